@@ -1,0 +1,3 @@
+// libzstd as Swift sees it.
+#pragma once
+#include <zstd.h>

@@ -1,0 +1,34 @@
+/// What went wrong, for the person who ran hub: one line, and how to mend it.
+package struct HubError: Error, Sendable, CustomStringConvertible {
+  package enum Code: String, Sendable {
+    case usage, database, broker, notReady, refused, conflict, unsupported, timedOut, damaged
+  }
+
+  package var code: Code
+  package var message: String
+  /// What to do next; names the command to run where one helps.
+  package var hint: String?
+  /// Five characters, when PostgreSQL said so.
+  package var sqlstate: String?
+
+  package init(_ code: Code, _ message: String, hint: String? = nil, sqlstate: String? = nil) {
+    self.code = code
+    self.message = message
+    self.hint = hint
+    self.sqlstate = sqlstate
+  }
+
+  package var description: String {
+    let line = hint.map { "\(message): \($0)" } ?? message
+    return String(line.map { $0 == "\n" ? " " : $0 })
+  }
+
+  /// 0 done, 1 failed, 2 usage, 3 timed out with work left.
+  package var exitCode: Int32 {
+    switch code {
+    case .usage, .unsupported: 2
+    case .timedOut: 3
+    default: 1
+    }
+  }
+}
