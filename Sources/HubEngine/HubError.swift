@@ -10,12 +10,17 @@ package struct HubError: Error, Sendable, CustomStringConvertible {
   package var hint: String?
   /// Five characters, when PostgreSQL said so.
   package var sqlstate: String?
+  /// Passes by itself: worth trying again.
+  package var isTransient: Bool
 
-  package init(_ code: Code, _ message: String, hint: String? = nil, sqlstate: String? = nil) {
+  package init(
+    _ code: Code, _ message: String, hint: String? = nil, sqlstate: String? = nil, isTransient: Bool = false
+  ) {
     self.code = code
     self.message = message
     self.hint = hint
     self.sqlstate = sqlstate
+    self.isTransient = isTransient
   }
 
   package var description: String {

@@ -43,4 +43,9 @@ package struct VersionVector: Hashable, Sendable {
     for dot in other.dots { out.insert(dot) }
     return out
   }
+
+  /// Whether both copies descend from a write of one office: else the key was inserted twice.
+  package func sharesAnActor(with other: VersionVector) -> Bool {
+    dots.contains { other[$0.actor] != 0 }
+  }
 }

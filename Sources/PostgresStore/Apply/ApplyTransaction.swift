@@ -1,0 +1,69 @@
+import HubEngine
+import SyncCore
+
+/// One transaction of applying: as one, then carefully, then without the rows that break foreign keys.
+struct ApplyTransaction {
+  let session: Session
+  let tables: [String: TableInfo]
+  let isHead: Bool
+  let peer: String
+  let coder: RowCoder
+  var refusesMissing = false
+
+  /// Applies what `blocks` hands over, one block after the other, then runs `finish` in the same transaction.
+  /// `blocks` may be called several times: an attempt that was refused is rolled back and made again.
+  func run(
+    _ blocks: (_ apply: (RowBlock) throws -> Void) throws -> Void, finish: (Session) throws -> Void
+  ) throws -> AppliedCounts {
+    var isCareful = false
+    var excluded: [RowName: String] = [:]
+    while true {
+      do {
+        return try session.transaction { session in
+          try Self.begin(session)
+          let applier = try BatchApplier(
+            session: session, tables: tables, isHead: isHead, peer: peer, isCareful: isCareful,
+            refusesMissing: refusesMissing, excluded: excluded)
+          try blocks(applier.apply)
+          try applier.checkForeignKeys()
+          try quarantine(applier.refused)
+          try finish(session)
+          var counts = applier.counts
+          counts.quarantined = applier.refused.count
+          return counts
+        }
+      } catch is BatchApplier.NeedsCare {
+        isCareful = true
+      } catch let orphans as BatchApplier.Orphans {
+        isCareful = true
+        excluded.merge(orphans.rows) { old, _ in old }
+      }
+    }
+  }
+
+  /// hub's own writes: user triggers stay silent, capture skips them, and hub is the one that gives way to a lock.
+  static func begin(_ session: Session) throws {
+    try session.script(
+      """
+      SET LOCAL session_replication_role = replica; SET LOCAL hub.applying = 'on'; SET LOCAL lock_timeout = '600ms'
+      """)
+  }
+
+  private func quarantine(_ refused: [RefusedRow]) throws {
+    for row in refused {
+      let block = row.block
+      let names = block.columnNames
+      let key = JSONText.object((0..<block.keyCount).map { (names[$0], block.columns[$0].value(0)) })
+      let values = JSONText.object(names.indices.map { (names[$0], block.columns[$0].value(0)) })
+      try session.hot(
+        """
+        INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state)
+        VALUES (\(peer), \(block.table), \(key)::jsonb, \(row.sqlstate), \(row.error), \(values)::jsonb,
+          \(binary: try coder.encode(block)))
+        ON CONFLICT (peer, table_name, key) DO UPDATE SET sqlstate = EXCLUDED.sqlstate, error = EXCLUDED.error,
+          "row" = EXCLUDED."row", state = EXCLUDED.state, tried_at = now(),
+          attempts = hub.quarantine.attempts + 1
+        """)
+    }
+  }
+}

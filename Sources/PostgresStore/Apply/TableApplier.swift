@@ -1,0 +1,317 @@
+import HubEngine
+import SyncCore
+
+/// The values of one row, column by column; nil is NULL.
+typealias RowValues = [[UInt8]?]
+
+/// A row of a block that is to be written, and how.
+struct PlannedWrite {
+  enum Content { case insert, update, delete, none }
+
+  /// The row's number in its block.
+  var row: Int
+  var content: Content
+  /// Values other than the block's: a function's answer.
+  var values: RowValues?
+  var isAlive: Bool
+  var dot: Dot
+  var stamp: Int64
+  /// nil: the dot alone.
+  var vector: VersionVector?
+  /// A version row exists already.
+  var hasVersion: Bool
+  /// This row came from head as it stands: a branch need not send it.
+  var echo: Bool
+}
+
+/// What reading the local copies of a block's rows and merging came to.
+struct BlockPlan {
+  var writes: [PlannedWrite] = []
+  /// Rows that a branch holds: published again, as they are.
+  var held: [Int] = []
+  var decided: [(row: Int, conflict: DecidedConflict<RowValues>)] = []
+  var restamped = 0
+}
+
+/// The statements by which one table's rows are locked, read and written. Lock order: user rows, then version
+/// rows, as applications take them.
+struct TableApplier {
+  let session: Session
+  let table: TableInfo
+  let block: RowBlock
+  /// Columns that both the block and the table have, and where in the block they are.
+  let shared: [(column: TableInfo.Column, at: Int)]
+
+  private let refusesMissing: Bool
+
+  /// - Parameter refusesMissing: a row that does not get written, without an error, is refused instead of tried
+  ///   again.
+  init(session: Session, table: TableInfo, block: RowBlock, refusesMissing: Bool) throws(PostgresError) {
+    self.session = session
+    self.refusesMissing = refusesMissing
+    self.table = table
+    self.block = block
+    var shared: [(TableInfo.Column, Int)] = []
+    for (at, name) in block.columnNames.enumerated() {
+      if let column = table.columns.first(where: { $0.name == name }) {
+        shared.append((column, at))
+      } else if block.columns[at].lengths.contains(where: { $0 >= 0 }) {
+        throw PostgresError(sqlstate: "42703", message: "column \(name) of table \(table.name) is missing here")
+      }
+    }
+    guard block.keyCount == table.keyCount,
+      zip(table.keyColumns, block.columnNames).allSatisfy({ $0.name == $1 })
+    else {
+      throw PostgresError(sqlstate: "42P10", message: "the key of table \(table.name) differs here")
+    }
+    self.shared = shared
+  }
+
+  private var keyParameters: [SQLValue] { (0..<table.keyCount).map { .column(block.columns[$0]) } }
+
+  /// `unnest($1, …) WITH ORDINALITY AS u(k1, …, i)` over the keys of all rows.
+  private var keys: String {
+    let parameters = (1...table.keyCount).map { "$\($0)::text[]" }.joined(separator: ", ")
+    let names = (1...table.keyCount).map { "k\($0)" }.joined(separator: ", ")
+    return "unnest(\(parameters)) WITH ORDINALITY AS u(\(names), i)"
+  }
+
+  private func keyValue(_ index: Int, _ column: TableInfo.Column) -> String {
+    "u.k\(index + 1)::\(column.castType)"
+  }
+
+  private var userJoin: String { table.keyJoin({ "t.\(quotedName($1.name))" }, keyValue) }
+  private var versionJoin: String { table.keyJoin({ index, _ in "v.k\(index + 1)" }, keyValue) }
+
+  /// Locks the rows that exist here; says which do.
+  func lockRows() throws(PostgresError) -> [Bool] {
+    var exists = [Bool](repeating: false, count: block.count)
+    let rows = try session.hot(
+      SQL(
+        unsafe: "SELECT u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin) FOR UPDATE OF t", keyParameters))
+    for i in 0..<rows.count { exists[rows.int(i, 0) - 1] = true }
+    return exists
+  }
+
+  struct LocalVersion {
+    var dot: Dot
+    var stamp: Int64
+    var vector: VersionVector
+  }
+
+  /// Locks and reads the version rows; a new statement, so that it sees what was committed before the rows' locks
+  /// were granted.
+  func lockVersions() throws(PostgresError) -> [LocalVersion?] {
+    var versions = [LocalVersion?](repeating: nil, count: block.count)
+    let rows = try session.hot(
+      SQL(
+        unsafe: """
+          SELECT u.i, v.actor, v.n, v.stamp, v.vector FROM \(keys) JOIN \(table.versions) v ON \(versionJoin)
+          FOR UPDATE OF v
+          """, keyParameters))
+    for i in 0..<rows.count {
+      let dot = Dot(actor: ActorID(rawValue: rows.int64(i, 1)), n: rows.int64(i, 2))
+      versions[rows.int(i, 0) - 1] = LocalVersion(
+        dot: dot, stamp: rows.int64(i, 3),
+        vector: rows.string(i, 4).map { VersionVector(postgres: $0) } ?? VersionVector(dot))
+    }
+    return versions
+  }
+
+  /// The local values of some rows, in the block's columns (NULL where the table has no such column).
+  func localValues(of chosen: [Int]) throws(PostgresError) -> [Int: RowValues] {
+    let columns = block.columnNames.map { name in
+      table.columns.contains { $0.name == name } ? "t.\(quotedName(name))" : "NULL"
+    }
+    let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(chosen)) }
+    let rows = try session.hot(
+      SQL(
+        unsafe: "SELECT \(columns.joined(separator: ", ")), u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin)",
+        picked))
+    var out: [Int: RowValues] = [:]
+    for i in 0..<rows.count {
+      out[chosen[rows.int(i, columns.count) - 1]] = (0..<columns.count).map { rows.bytes(i, $0).map(Array.init) }
+    }
+    return out
+  }
+
+  /// The block's values of one row.
+  func values(of row: Int) -> RowValues { block.columns.map { $0.value(row) } }
+
+  // MARK: writing
+
+  /// Writes user rows; `replacing`: rows that exist are deleted and inserted, so that values that are unique may
+  /// be swapped. Throws `Raced` when a count differs: an application was faster.
+  func writeRows(_ writes: [PlannedWrite], replacing: Bool) throws {
+    let groups = Dictionary(grouping: writes, by: \.content)
+    var inserts = groups[.insert] ?? []
+    var updates = groups[.update] ?? []
+    var deletes = groups[.delete] ?? []
+    if replacing {
+      deletes += updates
+      inserts += updates
+      updates = []
+    }
+    if !deletes.isEmpty {
+      let deleted = try session.hot(
+        SQL(unsafe: "DELETE FROM \(table.quoted) t USING \(keys) WHERE \(userJoin)", picked(deletes, keysOnly: true)))
+      try expect(deleted.affected, deletes.count)
+    }
+    if !updates.isEmpty { try update(updates) }
+    if !inserts.isEmpty { try insert(inserts) }
+  }
+
+  private func insert(_ writes: [PlannedWrite]) throws {
+    let names = shared.map { quotedName($0.column.name) }.joined(separator: ", ")
+    let values = shared.indices.map { "u.c\($0)::\(shared[$0].column.castType)" }.joined(separator: ", ")
+    let key = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")
+    let inserted = try session.hot(
+      SQL(
+        unsafe: """
+          INSERT INTO \(table.quoted) (\(names)) OVERRIDING SYSTEM VALUE
+          SELECT \(values) FROM \(valueSource) ON CONFLICT (\(key)) DO NOTHING
+          """, picked(writes, keysOnly: false)))
+    try expect(inserted.affected, writes.count)
+  }
+
+  private func update(_ writes: [PlannedWrite]) throws {
+    let settable = shared.indices.filter { !shared[$0].column.isIdentityAlways }
+    guard !settable.isEmpty else { return }
+    let set = settable.map { "\(quotedName(shared[$0].column.name)) = u.c\($0)::\(shared[$0].column.castType)" }
+    let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { "u.c\($0)::\($1.castType)" })
+    let updated = try session.hot(
+      SQL(
+        unsafe: """
+          UPDATE \(table.quoted) t SET \(set.joined(separator: ", ")) FROM \(valueSource) WHERE \(join)
+          """, picked(writes, keysOnly: false)))
+    try expect(updated.affected, writes.count)
+  }
+
+  private var valueSource: String {
+    let parameters = shared.indices.map { "$\($0 + 1)::text[]" }.joined(separator: ", ")
+    let names = shared.indices.map { "c\($0)" }.joined(separator: ", ")
+    return "unnest(\(parameters)) AS u(\(names))"
+  }
+
+  private func picked(_ writes: [PlannedWrite], keysOnly: Bool) -> [SQLValue] {
+    let rows = writes.map(\.row)
+    let all = rows.count == block.count && zip(rows, rows.indices).allSatisfy { $0 == $1 }
+    let changed = keysOnly ? [] : writes.indices.filter { writes[$0].values != nil }
+    return (keysOnly ? Array(0..<table.keyCount) : shared.map(\.at)).map { at in
+      guard changed.isEmpty else {
+        var column = ColumnBytes()
+        for write in writes { column.append(write.values?[at] ?? block.columns[at].value(write.row)) }
+        return .column(column)
+      }
+      return .column(all ? block.columns[at] : block.columns[at].picking(rows))
+    }
+  }
+
+  /// Writes the version rows. New ones by a plain INSERT: one that is there by now means that an application was
+  /// faster.
+  func writeVersions(_ writes: [PlannedWrite]) throws {
+    let names = (1...table.keyCount).map { "k\($0)" }.joined(separator: ", ")
+    for (exists, group) in [(true, writes.filter(\.hasVersion)), (false, writes.filter { !$0.hasVersion })] {
+      guard !group.isEmpty else { continue }
+      var parameters = picked(group, keysOnly: true)
+      parameters.append(.integers(group.map(\.dot.actor.rawValue)))
+      parameters.append(.integers(group.map(\.dot.n)))
+      parameters.append(.integers(group.map(\.stamp)))
+      parameters.append(.integers(group.map { ($0.isAlive ? 1 : 0) + ($0.echo ? 2 : 0) }))
+      var vectors = ColumnBytes()
+      for write in group { vectors.append(write.vector.map { Array($0.postgres.utf8) }) }
+      parameters.append(.column(vectors))
+      let k = table.keyCount
+      let source = """
+        unnest(\((1...k).map { "$\($0)::text[]" }.joined(separator: ", ")), $\(k + 1)::bigint[], $\(k + 2)::bigint[],
+          $\(k + 3)::bigint[], $\(k + 4)::bigint[], $\(k + 5)::text[]) AS u(\(names), actor, n, stamp, flags, vector)
+        """
+      let keyCasts = table.keyColumns.enumerated().map(keyValue).joined(separator: ", ")
+      let statement =
+        exists
+        ? """
+        UPDATE \(table.versions) v SET actor = u.actor, n = u.n, stamp = u.stamp, xid = pg_current_xact_id(),
+          alive = u.flags & 1 = 1, echo = u.flags & 2 = 2, vector = u.vector::bigint[]
+        FROM \(source) WHERE \(versionJoin)
+        """
+        : """
+        INSERT INTO \(table.versions) (\(names), actor, n, stamp, xid, alive, echo, vector)
+        SELECT \(keyCasts), u.actor, u.n, u.stamp, pg_current_xact_id(), u.flags & 1 = 1, u.flags & 2 = 2,
+          u.vector::bigint[] FROM \(source)
+        ON CONFLICT (\(names)) DO NOTHING
+        """
+      let written = try session.hot(SQL(unsafe: statement, parameters))
+      try expect(written.affected, group.count)
+    }
+  }
+
+  /// A branch publishes a held row again.
+  func touchVersions(of rows: [Int]) throws(PostgresError) {
+    let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(rows)) }
+    try session.hot(
+      SQL(
+        unsafe: "UPDATE \(table.versions) v SET xid = pg_current_xact_id(), echo = false FROM \(keys) WHERE \(versionJoin)",
+        picked))
+  }
+
+  private func expect(_ count: Int, _ expected: Int) throws {
+    guard count != expected else { return }
+    guard refusesMissing else { throw Raced(table: table.name) }
+    throw PostgresError(
+      sqlstate: "HB001",
+      message: "a trigger or row security policy of table \(table.name) does not let the row be written")
+  }
+}
+
+/// An application wrote between hub's look and its write: the batch is tried again. Also what a trigger or policy
+/// that swallows rows looks like.
+struct Raced: Error {
+  var table: String
+}
+
+extension ColumnBytes {
+  mutating func append(_ value: [UInt8]?) {
+    guard let value else {
+      lengths.append(-1)
+      return
+    }
+    blob.append(contentsOf: value)
+    lengths.append(Int32(truncatingIfNeeded: value.count))
+  }
+
+  /// One value; linear in the row's number.
+  func value(_ row: Int) -> [UInt8]? {
+    guard lengths[row] >= 0 else { return nil }
+    let start = lengths[..<row].reduce(0) { $0 + max(0, Int($1)) }
+    return Array(blob[start..<start + Int(lengths[row])])
+  }
+
+  /// All values, row by row.
+  func values() -> [[UInt8]?] {
+    var position = 0
+    return lengths.map { length in
+      guard length >= 0 else { return nil }
+      defer { position += Int(length) }
+      return Array(blob[position..<position + Int(length)])
+    }
+  }
+
+  /// The values of some rows; `rows` ascending is fastest but any order is right.
+  func picking(_ rows: [Int]) -> ColumnBytes {
+    var starts: [Int] = []
+    starts.reserveCapacity(lengths.count)
+    var position = 0
+    for length in lengths {
+      starts.append(position)
+      position += max(0, Int(length))
+    }
+    var out = ColumnBytes()
+    out.lengths.reserveCapacity(rows.count)
+    for row in rows {
+      let length = lengths[row]
+      out.lengths.append(length)
+      if length > 0 { out.blob.append(contentsOf: blob[starts[row]..<starts[row] + Int(length)]) }
+    }
+    return out
+  }
+}

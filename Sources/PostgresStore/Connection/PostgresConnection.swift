@@ -1,0 +1,38 @@
+package import HubEngine
+
+/// A connection on a thread of its own: a job runs to its end there, and may block.
+package actor PostgresConnection {
+  private let executor: ConnectionExecutor
+  private var session: Session?
+  private let url: String
+  private let name: String
+
+  package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+  package init(url: String, name: String) {
+    self.url = url
+    self.name = name
+    executor = ConnectionExecutor(name: name)
+  }
+
+  deinit { executor.stop() }
+
+  /// Runs `job` on the connection's thread; connects first, and again after the connection was lost.
+  package func run<T: Sendable>(_ job: @Sendable (Session) throws -> T) async throws(HubError) -> T {
+    do {
+      if session?.isUsable != true { session = try Session(url: url, name: name) }
+      guard let session else { throw HubError(.database, "no connection") }
+      defer { if !session.isUsable { self.session = nil } }
+      return try job(session)
+    } catch let error as PostgresError {
+      throw error.asHubError
+    } catch let error as HubError {
+      throw error
+    } catch {
+      throw HubError(.database, "\(error)")
+    }
+  }
+
+  /// Closes the connection; the next `run` opens another.
+  package func disconnect() { session = nil }
+}

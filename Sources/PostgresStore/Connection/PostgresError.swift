@@ -1,0 +1,46 @@
+package import HubEngine
+
+/// What PostgreSQL, or the way to it, said.
+package struct PostgresError: Error, Sendable, CustomStringConvertible {
+  /// Five characters; nil when the connection itself failed.
+  package var sqlstate: String?
+  package var message: String
+  package var detail: String?
+  package var hint: String?
+  package var constraint: String?
+  package var isConnectionLost = false
+
+  package init(sqlstate: String?, message: String) {
+    self.sqlstate = sqlstate
+    self.message = message
+  }
+
+  package var description: String { detail.map { "\(message) (\($0))" } ?? message }
+
+  /// Errors that pass by themselves: serialization, deadlock, lock not available, shutdown, connection.
+  /// Source: PostgreSQL manual, appendix A.
+  package var isTransient: Bool {
+    guard let sqlstate else { return true }
+    return isConnectionLost || sqlstate.hasPrefix("08") || sqlstate.hasPrefix("53")
+      || ["40001", "40P01", "55P03", "57P01", "57P02", "57P03", "25P03"].contains(sqlstate)
+  }
+
+  /// The statement met a row that it cannot take: constraint, type, missing column or table.
+  package var isAboutRows: Bool {
+    guard let sqlstate, !isConnectionLost else { return false }
+    return ["22", "23", "42", "44", "0A", "54", "P0", "XX", "HB"].contains { sqlstate.hasPrefix($0) }
+  }
+
+  package var asHubError: HubError {
+    if sqlstate == nil || isConnectionLost {
+      return HubError(
+        .database, "cannot reach the database: \(message)",
+        hint: "check --database (or HUB_DATABASE_URL) and that the server runs", sqlstate: sqlstate,
+        isTransient: true)
+    }
+    let mend = hint ?? (sqlstate == "42501" ? "run hub doctor to see which privilege is missing" : nil)
+    return HubError(
+      .database, "the database refused: \(description)", hint: mend, sqlstate: sqlstate,
+      isTransient: isTransient)
+  }
+}

@@ -1,0 +1,189 @@
+import HubEngine
+package import SyncCore
+
+/// Rows of the feed, cut into parts of about `partBytes`; read by a cursor, so that memory is bounded by a part.
+package struct FeedPart: Sendable {
+  package var blocks: [RowBlock]
+  package var rows: Int
+  /// Set while scanning by key: where the rows after this part begin.
+  package var cursor: [UInt8]
+  package var isLast: Bool
+}
+
+/// One pass over the tracked tables for rows that changed since a position, inside an open transaction.
+///
+/// Rows that live come in the order of the tables, parents first; deletes come last, children first, unless
+/// there are very many: a batch that is applied whole needs no order, one too large for that does.
+final class FeedScan {
+  private let session: Session
+  private let tables: [TableInfo]
+  private let since: FeedPosition
+  private let echoes: Bool
+  private let after: WindowCursor?
+  private let isKeyed: Bool
+  private let partBytes: Int
+  private let heldDeletesMax = 50_000
+
+  private var index = 0
+  private var isOpen = false
+  private var fetchCount = 200
+  private var heldDeletes: [RowBlock] = []
+  private var heldCount = 0
+  private var finished = false
+
+  /// - Parameters:
+  ///   - after: scan in the order of the keys, after this one, as a catch-up does; `isKeyed` with nil: from the
+  ///     beginning.
+  ///   - echoes: also rows that came from the receiver.
+  init(
+    session: Session, tables: [TableInfo], since: FeedPosition, echoes: Bool, isKeyed: Bool = false,
+    after: WindowCursor? = nil, partBytes: Int
+  ) {
+    self.session = session
+    self.tables = tables
+    self.since = since
+    self.echoes = echoes
+    self.after = after
+    self.isKeyed = isKeyed
+    self.partBytes = partBytes
+    if let after { index = tables.firstIndex { $0.name == after.table } ?? 0 }
+  }
+
+  /// The next part; its `isLast` says that nothing follows. A scan without rows is one empty last part.
+  func next(rowsMax: Int = .max) throws -> FeedPart {
+    var part = FeedPart(blocks: [], rows: 0, cursor: [], isLast: false)
+    var bytes = 0
+    while index < tables.count {
+      let table = tables[index]
+      if !isOpen { try open(table) }
+      let rows = try session.script("FETCH \(min(fetchCount, max(1, rowsMax - part.rows))) FROM hub_feed")
+      if rows.count == 0 {
+        try session.script("CLOSE hub_feed")
+        isOpen = false
+        index += 1
+        continue
+      }
+      var block = RowBlock(table: table.name, columnNames: table.columnNames, keyCount: table.keyCount)
+      var dead = block
+      let size = Self.append(rows, table, alive: &block, dead: &dead, apart: !isKeyed)
+      bytes += size
+      fetchCount = max(1, min(2000, partBytes * rows.count / max(1, size) / 2))
+      if isKeyed, let last = lastKey(rows, table) {
+        part.cursor = WindowCursor(table: table.name, key: last).bytes
+      }
+      hold(dead, &part)
+      if block.count > 0 {
+        part.rows += block.count
+        part.blocks.append(block)
+      }
+      if bytes >= partBytes || part.rows >= rowsMax { return part }
+    }
+    part.blocks += heldDeletes.reversed()
+    part.rows += heldCount
+    heldDeletes = []
+    heldCount = 0
+    part.isLast = true
+    return part
+  }
+
+  private func hold(_ dead: RowBlock, _ part: inout FeedPart) {
+    guard dead.count > 0 else { return }
+    if heldCount + dead.count > heldDeletesMax {
+      part.blocks.append(dead)
+      part.rows += dead.count
+    } else {
+      heldDeletes.append(dead)
+      heldCount += dead.count
+    }
+  }
+
+  private func open(_ table: TableInfo) throws {
+    let keys = table.keyColumns.enumerated()
+      .map { "coalesce(t.\(quotedName($1.name)), v.k\($0 + 1))" }
+    let values = table.columns[table.keyCount...].map { "t.\(quotedName($0.name))" }
+    let list = (keys + values).joined(separator: ", ")
+    let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { index, _ in "v.k\(index + 1)" })
+    let first = quotedName(table.columns[0].name)
+    var filter = since.isNew("v")
+    if !echoes { filter += " AND NOT v.echo" }
+    if let after, after.table == table.name { filter += " AND " + Self.follows(table, after.key) }
+    let order =
+      isKeyed ? "ORDER BY " + (1...table.keyCount).map { "v.k\($0)" }.joined(separator: ", ") : ""
+    try session.script(
+      """
+      DECLARE hub_feed NO SCROLL CURSOR FOR
+      SELECT \(list), v.actor, v.n, v.stamp, v.vector, t.\(first) IS NOT NULL
+      FROM \(table.versions) v LEFT JOIN \(table.quoted) t ON \(join)
+      WHERE \(filter) \(order)
+      """)
+    isOpen = true
+  }
+
+  /// The rows after `key` in the key's order; as one row comparison where that uses the index.
+  private static func follows(_ table: TableInfo, _ key: [String]) -> String {
+    guard key.count == table.keyCount else { return "true" }
+    let values = zip(table.keyColumns, key).map { "\(quotedLiteral($1))::\($0.castType)" }
+    let names = (1...table.keyCount).map { "v.k\($0)" }
+    if table.keyColumns.allSatisfy({ $0.greater == table.columns[0].greater }) {
+      return
+        "ROW(\(names.joined(separator: ", "))) \(table.columns[0].greater) ROW(\(values.joined(separator: ", ")))"
+    }
+    let cases = (0..<table.keyCount).map { i in
+      let equal = (0..<i).map { "\(names[$0]) \(table.columns[$0].equality) \(values[$0])" }
+      return (equal + ["\(names[i]) \(table.columns[i].greater) \(values[i])"]).joined(separator: " AND ")
+    }
+    return "(" + cases.map { "(\($0))" }.joined(separator: " OR ") + ")"
+  }
+
+  private func lastKey(_ rows: ResultSet, _ table: TableInfo) -> [String]? {
+    (0..<table.keyCount).map { rows.text(rows.count - 1, $0) }
+  }
+
+  /// Appends result rows to blocks; returns their size in bytes.
+  private static func append(
+    _ rows: ResultSet, _ table: TableInfo, alive block: inout RowBlock, dead: inout RowBlock, apart: Bool
+  ) -> Int {
+    let width = table.columns.count
+    var size = 0
+    for row in 0..<rows.count {
+      let alive = rows.bool(row, width + 4)
+      if apart, !alive {
+        size += append(rows, row, width, alive, &dead)
+      } else {
+        size += append(rows, row, width, alive, &block)
+      }
+    }
+    return size
+  }
+
+  private static func append(
+    _ rows: ResultSet, _ row: Int, _ width: Int, _ alive: Bool, _ block: inout RowBlock
+  ) -> Int {
+    var size = 32
+    let number = block.count
+    block.actors.append(rows.int64(row, width))
+    block.counters.append(rows.int64(row, width + 1))
+    block.stamps.append(rows.int64(row, width + 2))
+    block.alive.append(alive)
+    if let text = rows.string(row, width + 3) { block.vectors[number] = VersionVector(postgres: text) }
+    for column in 0..<width {
+      let bytes = rows.bytes(row, column)
+      size += bytes?.count ?? 0
+      block.columns[column].append(bytes)
+    }
+    return size
+  }
+}
+
+extension VersionVector {
+  /// From a bigint[] of actor, n, actor, n, …
+  init(postgres text: String) {
+    let numbers = text.dropFirst().dropLast().split(separator: ",").compactMap { Int64($0) }
+    self.init(
+      stride(from: 0, to: numbers.count - 1, by: 2).map {
+        Dot(actor: ActorID(rawValue: numbers[$0]), n: numbers[$0 + 1])
+      })
+  }
+
+  var postgres: String { "{" + dots.map { "\($0.actor.rawValue),\($0.n)" }.joined(separator: ",") + "}" }
+}

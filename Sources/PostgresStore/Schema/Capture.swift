@@ -1,0 +1,168 @@
+import HubEngine
+
+/// The triggers by which an application's own transaction writes the version of each row that it writes.
+///
+/// Statement triggers with transition tables give the keys; content is read when the feed is read, because a
+/// user's row trigger that writes the same table makes the inner statement's trigger fire first, with the outer,
+/// stale image last. `ENABLE ALWAYS`, so that a session under `session_replication_role = replica` is captured
+/// too; only hub's own transactions (`hub.applying`) are not.
+package enum Capture {
+  /// Creates the version table, gives every existing row a version, and installs the triggers. One transaction
+  /// of the caller; the table is locked against writes until it ends.
+  package static func install(_ session: Session, _ table: TableInfo, role: String) throws {
+    let keys = table.keyColumns.enumerated()
+      .map { "\(quotedName($1.name)) AS k\($0 + 1)" }.joined(separator: ", ")
+    let names = keyNames(table)
+    try session.script(
+      """
+      CREATE TABLE \(table.versions) AS SELECT \(keys) FROM \(table.quoted) WITH NO DATA;
+      ALTER TABLE \(table.versions)
+        ADD actor bigint NOT NULL, ADD n bigint NOT NULL, ADD stamp bigint NOT NULL, ADD xid xid8 NOT NULL,
+        ADD alive bool NOT NULL, ADD echo bool NOT NULL, ADD vector bigint[], ADD PRIMARY KEY (\(names));
+      CREATE INDEX ON \(table.versions) (xid) WHERE NOT echo;
+      """)
+    if isCaptured(table, role: role) {
+      let columns = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")
+      try session.script(
+        """
+        INSERT INTO \(table.versions) (\(names), actor, n, stamp, xid, alive, echo)
+        SELECT \(columns), hub.current_actor(), nextval('hub.dot'), \(Self.now), pg_current_xact_id(), true, false
+        FROM \(table.quoted)
+        """)
+    }
+    try installTriggers(session, table, role: role)
+  }
+
+  /// (Re)creates the trigger functions and triggers, after the options or the key's types changed.
+  package static func installTriggers(_ session: Session, _ table: TableInfo, role: String) throws {
+    try removeTriggers(session, table)
+    let body: String
+    if isCaptured(table, role: role) {
+      body = capturing(table)
+    } else if table.options.foreignWrites == "refuse" {
+      body = refusing(table)
+    } else {
+      return
+    }
+    let function = "hub.capture_\(table.id)"
+    try session.script(
+      """
+      CREATE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+      SET search_path = pg_catalog, pg_temp AS \(quotedLiteral(body));
+      REVOKE EXECUTE ON FUNCTION \(function)() FROM PUBLIC;
+      """)
+    for (event, referencing) in [
+      ("INSERT", "REFERENCING NEW TABLE AS new_rows"),
+      ("UPDATE", "REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows"),
+      ("DELETE", "REFERENCING OLD TABLE AS old_rows"),
+      ("TRUNCATE", ""),
+    ] {
+      let name = "hub_capture_" + event.lowercased()
+      try session.script(
+        """
+        CREATE TRIGGER \(name) \(event == "TRUNCATE" ? "BEFORE" : "AFTER") \(event) ON \(table.quoted) \(referencing)
+        FOR EACH STATEMENT WHEN (current_setting('hub.applying', true) IS DISTINCT FROM 'on')
+        EXECUTE FUNCTION \(function)();
+        ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER \(name);
+        """)
+    }
+  }
+
+  /// Leaves no trace of hub on the table.
+  package static func remove(_ session: Session, _ table: TableInfo) throws {
+    try removeTriggers(session, table)
+    try session.script("DROP TABLE IF EXISTS \(table.versions)")
+  }
+
+  private static func removeTriggers(_ session: Session, _ table: TableInfo) throws {
+    for event in ["insert", "update", "delete", "truncate"] {
+      try session.script("DROP TRIGGER IF EXISTS hub_capture_\(event) ON \(table.quoted)")
+    }
+    try session.script("DROP FUNCTION IF EXISTS hub.capture_\(table.id)()")
+  }
+
+  /// Whether writes made at this office are its own to make.
+  package static func isCaptured(_ table: TableInfo, role: String) -> Bool {
+    switch table.options.direction {
+    case "down": role == "head"
+    case "up": role == "branch"
+    default: true
+    }
+  }
+
+  private static let now = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+
+  private static func keyNames(_ table: TableInfo) -> String {
+    (1...max(1, table.keyCount)).map { "k\($0)" }.joined(separator: ", ")
+  }
+
+  private static func capturing(_ table: TableInfo) -> String {
+    let columns = table.keyColumns.map { "s." + quotedName($0.name) }.joined(separator: ", ")
+    let names = keyNames(table)
+    let sameKey = table.keyJoin({ "s.\(quotedName($1.name))" }, { "r.\(quotedName($1.name))" })
+    func write(_ rows: String, alive: Bool, filter: String = "") -> String {
+      """
+      INSERT INTO \(table.versions) AS v (\(names), actor, n, stamp, xid, alive, echo)
+      SELECT \(columns), hub_own, nextval('hub.dot'), hub_clock, hub_xact, \(alive), false FROM \(rows) s \(filter)
+      ON CONFLICT (\(names)) DO UPDATE SET
+        vector = CASE WHEN v.actor = hub_own AND v.vector IS NULL THEN NULL
+          ELSE hub.vector_with(v.vector, v.actor, v.n, hub_own, EXCLUDED.n) END,
+        actor = hub_own, n = EXCLUDED.n, stamp = greatest(EXCLUDED.stamp, v.stamp + 1), xid = hub_xact,
+        alive = \(alive), echo = false;
+      """
+    }
+    // Columns are named with their table's alias, variables without: a column called hub_own is no clash.
+    return """
+      #variable_conflict use_variable
+      DECLARE
+        hub_own bigint := (SELECT CASE WHEN o.tableoid = o.table_identity
+          AND o.server_started = pg_postmaster_start_time() THEN o.actor ELSE hub.current_actor() END
+          FROM hub.office o);
+        hub_clock bigint := \(now);
+        hub_xact xid8 := pg_current_xact_id();
+      BEGIN
+        IF TG_OP = 'INSERT' THEN
+          \(write("new_rows", alive: true))
+        ELSIF TG_OP = 'UPDATE' THEN
+          \(write("new_rows", alive: true))
+          IF EXISTS (SELECT FROM old_rows s WHERE NOT EXISTS (SELECT FROM new_rows r WHERE \(sameKey))) THEN
+            \(write("old_rows", alive: false, filter: "WHERE NOT EXISTS (SELECT FROM new_rows r WHERE \(sameKey))"))
+          END IF;
+        ELSIF TG_OP = 'DELETE' THEN
+          \(write("old_rows", alive: false))
+        ELSE
+          \(write(table.quoted, alive: false))
+        END IF;
+        RETURN NULL;
+      END
+      """
+  }
+
+  private static func refusing(_ table: TableInfo) -> String {
+    let side = table.options.direction == "down" ? "head" : "the branches"
+    let message = "table \(table.name) is written at \(side) only"
+    let refuse = """
+      RAISE EXCEPTION \(quotedLiteral(message.replacingPercent)) USING ERRCODE = '25006',
+        HINT = \(quotedLiteral("hub tracks it with --direction \(table.options.direction)"));
+      """
+    return """
+      BEGIN
+        IF TG_OP = 'TRUNCATE' THEN
+          \(refuse)
+        ELSIF TG_OP = 'DELETE' THEN
+          IF EXISTS (SELECT FROM old_rows) THEN
+            \(refuse)
+          END IF;
+        ELSIF EXISTS (SELECT FROM new_rows) THEN
+          \(refuse)
+        END IF;
+        RETURN NULL;
+      END
+      """
+  }
+}
+
+extension String {
+  /// RAISE reads % as a placeholder.
+  fileprivate var replacingPercent: String { map { $0 == "%" ? "%%" : String($0) }.joined() }
+}

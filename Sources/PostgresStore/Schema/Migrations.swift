@@ -1,0 +1,124 @@
+import HubEngine
+
+/// Builds and upgrades the `hub` schema, forward only, a step a version.
+package enum Migrations {
+  package static var latest: Int { steps.count }
+
+  /// The schema's version; nil when there is no `hub` schema.
+  package static func version(_ session: Session) throws -> Int? {
+    let exists = try session.query("SELECT to_regclass('hub.migration') IS NOT NULL")
+    guard exists.bool(0, 0) else { return nil }
+    return try session.query("SELECT coalesce(max(version), 0) FROM hub.migration").int(0, 0)
+  }
+
+  /// Brings the schema to the latest version inside the caller's transaction.
+  package static func migrate(_ session: Session) throws {
+    let present = try version(session) ?? 0
+    guard present <= latest else {
+      throw HubError(
+        .notReady, "the hub schema has version \(present), this hub knows \(latest)",
+        hint: "run the newer hub that made it")
+    }
+    for (index, step) in steps.enumerated() where index >= present {
+      try session.script(step)
+      try session.query("INSERT INTO hub.migration (version) VALUES (\(index + 1))")
+    }
+  }
+
+  private static let steps: [String] = [
+    #"""
+    CREATE SCHEMA hub;
+    CREATE TABLE hub.migration (version int PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+
+    -- One row: who this office is. The actor may name writes only while the validity token holds: the server's
+    -- start and this very table's identity. One of them changes when files are put back, copied or reloaded.
+    CREATE TABLE hub.office (
+      only_row bool PRIMARY KEY DEFAULT true CHECK (only_row),
+      name text NOT NULL, role text NOT NULL CHECK (role IN ('head', 'branch')),
+      actor bigint NOT NULL, server_started timestamptz NOT NULL, table_identity oid NOT NULL,
+      head text NOT NULL, residue int NOT NULL, catalogue_version bigint NOT NULL DEFAULT 0,
+      session bigint, joined bool NOT NULL DEFAULT false, paused bool NOT NULL DEFAULT false);
+    CREATE SEQUENCE hub.dot;
+    CREATE TABLE hub.setting (name text PRIMARY KEY, value text NOT NULL);
+
+    CREATE TABLE hub.tracked (
+      id int PRIMARY KEY GENERATED ALWAYS AS IDENTITY,
+      schema_name text NOT NULL, relation_name text NOT NULL, direction text NOT NULL, merge text NOT NULL,
+      on_conflict text NOT NULL, on_delete text NOT NULL, counters text[] NOT NULL DEFAULT '{}',
+      origin_column text, keys text NOT NULL, foreign_writes text NOT NULL, priority int NOT NULL DEFAULT 0,
+      UNIQUE (schema_name, relation_name));
+
+    -- This office's own stream: every batch sent, and the feed position that it leads to.
+    CREATE TABLE hub.batch (
+      number bigint PRIMARY KEY, id bigint NOT NULL UNIQUE, previous bigint NOT NULL, position pg_snapshot NOT NULL,
+      rows bigint NOT NULL DEFAULT 0, created_at timestamptz NOT NULL DEFAULT now());
+
+    -- The other offices: at head every branch, at a branch head alone.
+    CREATE TABLE hub.peer (
+      office text PRIMARY KEY, state text NOT NULL, residue int NOT NULL DEFAULT 0,
+      session bigint, at_number bigint NOT NULL DEFAULT 0, at_id bigint NOT NULL DEFAULT 0,
+      catch_from_number bigint, catch_from_id bigint, catch_cursor bytea, catch_full bool,
+      catch_target_number bigint, catch_target_id bigint, unsettled_until bigint,
+      acked_number bigint NOT NULL DEFAULT 0, acked_id bigint NOT NULL DEFAULT 0,
+      purge_number bigint NOT NULL DEFAULT 0, incarnation bigint, hub_version text,
+      applied_snapshot_at timestamptz, joined_at timestamptz NOT NULL DEFAULT now(), last_seen timestamptz);
+    CREATE TABLE hub.invite (
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, office text NOT NULL, secret_digest bytea NOT NULL,
+      expires_at timestamptz NOT NULL, reusable bool NOT NULL DEFAULT false, used_at timestamptz,
+      used_nonce bigint, created_at timestamptz NOT NULL DEFAULT now());
+
+    CREATE TABLE hub.conflict (
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, at timestamptz NOT NULL DEFAULT now(),
+      table_name text NOT NULL, key jsonb NOT NULL, type text NOT NULL, policy text NOT NULL, reason text NOT NULL,
+      winner jsonb NOT NULL, loser jsonb NOT NULL, resolved bool NOT NULL DEFAULT true);
+    CREATE TABLE hub.quarantine (
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, peer text NOT NULL, table_name text NOT NULL,
+      key jsonb NOT NULL, sqlstate text NOT NULL, error text NOT NULL, "row" jsonb NOT NULL, state bytea NOT NULL,
+      since timestamptz NOT NULL DEFAULT now(), tried_at timestamptz NOT NULL DEFAULT now(),
+      attempts int NOT NULL DEFAULT 1, UNIQUE (peer, table_name, key));
+
+    -- Parts of a batch that has not arrived whole. Unlogged: a server crash empties it, the batch is asked for again.
+    CREATE UNLOGGED TABLE hub.stage (
+      peer text NOT NULL, number bigint NOT NULL, id bigint NOT NULL, part int NOT NULL, body bytea NOT NULL,
+      PRIMARY KEY (peer, number, id, part));
+    ALTER TABLE hub.stage ALTER body SET STORAGE EXTERNAL;
+
+    -- Commands leave work for the daemon here; it writes progress and outcome.
+    CREATE TABLE hub.request (
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, kind text NOT NULL, argument jsonb NOT NULL DEFAULT '{}',
+      state text NOT NULL DEFAULT 'waiting', outcome jsonb, created_at timestamptz NOT NULL DEFAULT now(),
+      finished_at timestamptz);
+    CREATE UNLOGGED TABLE hub.daemon (
+      only_row bool PRIMARY KEY DEFAULT true CHECK (only_row), pid int NOT NULL, state text NOT NULL,
+      broker_connected bool NOT NULL, broker_blocked bool NOT NULL, broker_error text, pending bigint, lag_seconds float8,
+      note text, rows_sent bigint NOT NULL DEFAULT 0, rows_applied bigint NOT NULL DEFAULT 0,
+      started_at timestamptz NOT NULL DEFAULT now(), at timestamptz NOT NULL DEFAULT now());
+
+    -- A version vector with one more entry: {actor, n, actor, n, ...}. `vector` NULL means {actor: n} alone.
+    CREATE FUNCTION hub.vector_with(vector bigint[], actor bigint, n bigint, own bigint, own_n bigint)
+    RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+    DECLARE i int;
+    BEGIN
+      IF vector IS NULL THEN
+        vector := ARRAY[actor, n];
+      END IF;
+      FOR i IN 1 .. array_length(vector, 1) BY 2 LOOP
+        IF vector[i] = own THEN
+          vector[i + 1] := own_n;
+          RETURN vector;
+        END IF;
+      END LOOP;
+      RETURN vector || own || own_n;
+    END $$;
+
+    -- The actor that may name writes now.
+    CREATE FUNCTION hub.current_actor() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog AS $$
+      SELECT CASE WHEN o.tableoid = o.table_identity AND o.server_started = pg_postmaster_start_time() THEN o.actor
+        ELSE hashtextextended(pg_postmaster_start_time()::text || ' ' || o.tableoid::text, o.actor)
+             & 9223372036854775807 END
+      FROM hub.office o $$;
+    REVOKE EXECUTE ON FUNCTION hub.current_actor() FROM PUBLIC;
+    """#,
+  ]
+}

@@ -1,0 +1,206 @@
+import HubEngine
+import SyncCore
+
+/// How a table is tracked; the same words in the catalogue, on the wire and on the command line.
+package struct TrackingOptions: Sendable, Equatable {
+  package var direction = "both"
+  package var merge = "row"
+  package var onConflict = "latest"
+  package var onDelete = "update"
+  package var counters: [String] = []
+  package var originColumn: String?
+  package var keys = "stride"
+  package var foreignWrites = "refuse"
+  package var priority = 0
+
+  package init() {}
+}
+
+/// What hub knows of one tracked table, read from PostgreSQL's catalogue.
+package struct TableInfo: Sendable {
+  package struct Column: Sendable, Equatable {
+    package var name: String
+    /// The bare type to cast a text to: domains by their base type, no modifier (`'abcdef'::varchar(3)` would cut
+    /// in silence; assigning checks).
+    package var castType: String
+    package var isGenerated: Bool
+    /// GENERATED ALWAYS AS IDENTITY: inserted by OVERRIDING, never updated.
+    package var isIdentityAlways: Bool
+    /// `OPERATOR(schema.=)` of the key's index; empty for columns outside the key.
+    package var equality: String
+    /// `OPERATOR(schema.>)` of the key's index.
+    package var greater: String
+  }
+
+  package struct ForeignKey: Sendable, Equatable {
+    package var name: String
+    package var child: String
+    package var parent: String
+    package var childColumns: [String]
+    package var parentColumns: [String]
+    package var operators: [String]
+  }
+
+  package var id: Int
+  package var relationID: Int64
+  package var schemaName: String
+  package var relationName: String
+  package var options: TrackingOptions
+  /// Key columns first, in the key's order; then the others in the table's order. Generated columns are absent.
+  package var columns: [Column]
+  package var keyCount: Int
+  /// This table's references to others, and others' to this one.
+  package var references: [ForeignKey]
+  package var referencedBy: [ForeignKey]
+
+  /// The name in the catalogue and on the wire.
+  package var name: String { Self.catalogueName(schemaName, relationName) }
+  package var quoted: String { quotedName(schemaName) + "." + quotedName(relationName) }
+  package var versions: String { "hub.v\(id)" }
+  package var keyColumns: ArraySlice<Column> { columns[..<keyCount] }
+  package var columnNames: [String] { columns.map(\.name) }
+
+  package static func catalogueName(_ schema: String, _ relation: String) -> String { "\(schema).\(relation)" }
+
+  /// Key equality between two aliases: `key` columns by name at one side, `k1…` at the version table's.
+  package func keyJoin(_ left: (Int, Column) -> String, _ right: (Int, Column) -> String) -> String {
+    keyColumns.enumerated().map { "\(left($0, $1)) \($1.equality) \(right($0, $1))" }.joined(separator: " AND ")
+  }
+}
+
+extension TableInfo {
+  /// All tracked tables, parents before children where foreign keys say so, then by name.
+  package static func loadAll(_ session: Session) throws -> [TableInfo] {
+    let rows = try session.query(
+      """
+      SELECT t.id, c.oid, t.schema_name, t.relation_name, t.direction, t.merge, t.on_conflict, t.on_delete,
+        array_to_string(t.counters, chr(10)), t.origin_column, t.keys, t.foreign_writes, t.priority
+      FROM hub.tracked t
+      JOIN pg_namespace s ON s.nspname = t.schema_name
+      JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.relation_name
+      ORDER BY t.schema_name, t.relation_name
+      """)
+    var tables: [TableInfo] = []
+    for i in 0..<rows.count {
+      var options = TrackingOptions()
+      options.direction = rows.text(i, 4)
+      options.merge = rows.text(i, 5)
+      options.onConflict = rows.text(i, 6)
+      options.onDelete = rows.text(i, 7)
+      options.counters = rows.text(i, 8).split(separator: "\n").map(String.init)
+      options.originColumn = rows.string(i, 9)
+      options.keys = rows.text(i, 10)
+      options.foreignWrites = rows.text(i, 11)
+      options.priority = rows.int(i, 12)
+      tables.append(
+        TableInfo(
+          id: rows.int(i, 0), relationID: rows.int64(i, 1), schemaName: rows.text(i, 2),
+          relationName: rows.text(i, 3), options: options, columns: [], keyCount: 0, references: [],
+          referencedBy: []))
+    }
+    try loadColumns(session, &tables)
+    try loadForeignKeys(session, &tables)
+    return parentsFirst(tables)
+  }
+
+  private static func loadColumns(_ session: Session, _ tables: inout [TableInfo]) throws {
+    let oids = tables.map(\.relationID)
+    let rows = try session.query(
+      """
+      WITH RECURSIVE base AS (
+        SELECT t.oid AS type, t.oid AS base FROM pg_type t WHERE t.typtype <> 'd'
+        UNION ALL
+        SELECT d.oid, b.base FROM pg_type d JOIN base b ON d.typbasetype = b.type WHERE d.typtype = 'd'
+      )
+      SELECT a.attrelid, a.attname, format_type(b.base, -1), a.attgenerated <> '', a.attidentity = 'a',
+        k.position, opn.nspname, op.oprname, gtn.nspname, gt.oprname
+      FROM pg_attribute a
+      JOIN base b ON b.type = a.atttypid
+      LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
+      LEFT JOIN LATERAL (
+        SELECT position FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS u(attnum, position)
+        WHERE u.attnum = a.attnum AND position <= i.indnkeyatts
+      ) k ON true
+      LEFT JOIN pg_opclass oc ON oc.oid = (i.indclass::oid[])[k.position - 1]
+      LEFT JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
+        AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+      LEFT JOIN pg_operator op ON op.oid = ao.amopopr
+      LEFT JOIN pg_namespace opn ON opn.oid = op.oprnamespace
+      LEFT JOIN pg_amop ag ON ag.amopfamily = oc.opcfamily AND ag.amopstrategy = 5
+        AND ag.amoplefttype = oc.opcintype AND ag.amoprighttype = oc.opcintype
+      LEFT JOIN pg_operator gt ON gt.oid = ag.amopopr
+      LEFT JOIN pg_namespace gtn ON gtn.oid = gt.oprnamespace
+      WHERE a.attrelid = ANY (\(.integers(oids))::bigint[]) AND a.attnum > 0 AND NOT a.attisdropped
+      ORDER BY a.attrelid, k.position NULLS LAST, a.attnum
+      """)
+    for i in 0..<rows.count {
+      let relation = rows.int64(i, 0)
+      guard let at = tables.firstIndex(where: { $0.relationID == relation }) else { continue }
+      let isKey = rows.integer(i, 5) != nil
+      let column = Column(
+        name: rows.text(i, 1), castType: rows.text(i, 2), isGenerated: rows.bool(i, 3),
+        isIdentityAlways: rows.bool(i, 4), equality: isKey ? operatorName(rows.text(i, 6), rows.text(i, 7)) : "",
+        greater: isKey ? operatorName(rows.text(i, 8), rows.text(i, 9)) : "")
+      if isKey { tables[at].keyCount += 1 }
+      if isKey || !column.isGenerated { tables[at].columns.append(column) }
+    }
+  }
+
+  private static func operatorName(_ schema: String, _ name: String) -> String {
+    "OPERATOR(\(quotedName(schema)).\(name))"
+  }
+
+  private static func loadForeignKeys(_ session: Session, _ tables: inout [TableInfo]) throws {
+    let oids = tables.map(\.relationID)
+    let rows = try session.query(
+      """
+      SELECT f.conname, f.conrelid, f.confrelid, a.attname, p.attname, n.nspname, o.oprname, u.position
+      FROM pg_constraint f
+      CROSS JOIN LATERAL unnest(f.conkey, f.confkey, f.conpfeqop)
+        WITH ORDINALITY AS u(child, parent, equality, position)
+      JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = u.child
+      JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = u.parent
+      JOIN pg_operator o ON o.oid = u.equality
+      JOIN pg_namespace n ON n.oid = o.oprnamespace
+      WHERE f.contype = 'f' AND f.conrelid = ANY (\(.integers(oids))::bigint[])
+        AND f.confrelid = ANY (\(.integers(oids))::bigint[])
+      ORDER BY f.oid, u.position
+      """)
+    var keys: [(child: Int64, parent: Int64, key: ForeignKey)] = []
+    for i in 0..<rows.count {
+      if rows.int(i, 7) == 1 {
+        let (child, parent) = (rows.int64(i, 1), rows.int64(i, 2))
+        keys.append(
+          (
+            child, parent,
+            ForeignKey(
+              name: rows.text(i, 0), child: tables.first { $0.relationID == child }?.name ?? "",
+              parent: tables.first { $0.relationID == parent }?.name ?? "", childColumns: [], parentColumns: [],
+              operators: [])
+          ))
+      }
+      keys[keys.count - 1].key.childColumns.append(rows.text(i, 3))
+      keys[keys.count - 1].key.parentColumns.append(rows.text(i, 4))
+      keys[keys.count - 1].key.operators.append(operatorName(rows.text(i, 5), rows.text(i, 6)))
+    }
+    for at in tables.indices {
+      tables[at].references = keys.filter { $0.child == tables[at].relationID }.map(\.key)
+      tables[at].referencedBy = keys.filter { $0.parent == tables[at].relationID }.map(\.key)
+    }
+  }
+
+  /// Depth-first over the references; a cycle is entered where the names' order meets it.
+  private static func parentsFirst(_ tables: [TableInfo]) -> [TableInfo] {
+    var ordered: [TableInfo] = []
+    var visited: Set<String> = []
+    func visit(_ table: TableInfo) {
+      guard visited.insert(table.name).inserted else { return }
+      for key in table.references {
+        if let parent = tables.first(where: { $0.name == key.parent }) { visit(parent) }
+      }
+      ordered.append(table)
+    }
+    for table in tables { visit(table) }
+    return ordered
+  }
+}

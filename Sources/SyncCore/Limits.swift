@@ -1,0 +1,71 @@
+/// Every bound of hub in one place. What comes from a network, a database or a file is held to these.
+package enum Limits {
+  // MARK: Versions
+
+  /// Actors in one row's vector; head folds an office's old actors before this is reached.
+  package static let vectorEntriesMax = 16
+  /// A stamp further ahead of head's clock is replaced and reported.
+  package static let clockSkewMax: Duration = .seconds(300)
+
+  // MARK: Batches and windows
+
+  /// Rows that one transaction at the receiver applies; a larger batch is not whole there.
+  package static let batchRowsMax = 100_000
+  /// Payload of one message before compression; RabbitMQ 4 refuses above 16 MiB, one row may be larger than this.
+  package static let partBytesMax = 3_500_000
+  /// Rows in one part, so that one part's arrays stay small when rows are tiny.
+  package static let partRowsMax = 20_000
+  /// Parts of one batch: bounds the staging table against a sender that never ends a batch.
+  package static let partsMax = 100_000
+  /// What a receiver asks for in one pull.
+  package static let windowRowsMax = 20_000
+  package static let windowBytesMax = 32 * 1024 * 1024
+  /// What a sender gives in one answer, whatever was asked.
+  package static let windowRowsGivenMax = 100_000
+  package static let windowBytesGivenMax = 128 * 1024 * 1024
+  /// A catch-up's cursor, opaque to its keeper.
+  package static let cursorBytesMax = 64 * 1024
+
+  // MARK: Rows
+
+  /// A larger value quarantines its row.
+  package static let valueBytesMax = 64 * 1024 * 1024
+  /// PostgreSQL's own bound.
+  package static let columnsMax = 1_600
+  package static let keyColumnsMax = 32
+  package static let tablesMax = 10_000
+  /// Rows removed by one TRUNCATE that get a tombstone each; above, one range tombstone.
+  package static let truncatedRowsMax = 1_000_000
+
+  // MARK: Messages
+
+  package static let messageBytesMax = 72 * 1024 * 1024
+  package static let messageBytesDecompressedMax = 144 * 1024 * 1024
+  /// Offices are `[a-z0-9-]{1,32}`.
+  package static let officeNameBytesMax = 32
+  /// `schema.name` of two PostgreSQL identifiers.
+  package static let tableNameBytesMax = 2 * 63 + 1
+  package static let columnNameBytesMax = 63
+  package static let errorTextBytesMax = 2_000
+  package static let officesMax = 1_000
+  package static let prefetchMax = 16
+  package static let unconfirmedMessagesMax = 32
+  package static let queueBytesMax = 1024 * 1024 * 1024
+
+  // MARK: Time
+
+  package static let beatEvery: Duration = .seconds(5)
+  /// A pull or a handshake without an answer is repeated after this, then after twice as long, up to the next.
+  package static let answerWithin: Duration = .seconds(5)
+  package static let answerWithinMax: Duration = .seconds(60)
+  /// An empty batch, which carries an acknowledgement that lets tombstones go, is sent at most this often.
+  package static let emptyBatchEvery: Duration = .seconds(60)
+  /// An acknowledgement is sent at most this often while nothing waits for it.
+  package static let acknowledgeEvery: Duration = .milliseconds(200)
+  /// Below PostgreSQL's deadlock_timeout: hub gives way.
+  package static let lockTimeout: Duration = .milliseconds(500)
+  package static let reconnectAfter: Duration = .milliseconds(200)
+  package static let reconnectAfterMax: Duration = .seconds(30)
+  package static let pollEveryMin: Duration = .milliseconds(2)
+  package static let pollEveryMax: Duration = .milliseconds(100)
+}
