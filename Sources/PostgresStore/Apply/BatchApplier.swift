@@ -8,18 +8,6 @@ struct RefusedRow {
   var error: String
 }
 
-/// What a transaction of applying did.
-package struct AppliedCounts: Sendable {
-  package var written = 0
-  package var skipped = 0
-  package var held = 0
-  package var conflicts = 0
-  package var quarantined = 0
-  package var restamped = 0
-
-  package init() {}
-}
-
 /// Applies blocks inside the caller's transaction: lock, merge, write set by set, check foreign keys.
 ///
 /// First as one: any refusal ends the attempt. Then carefully: under savepoints, halving what was refused until the

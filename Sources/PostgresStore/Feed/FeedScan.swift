@@ -1,14 +1,5 @@
 import HubEngine
-package import SyncCore
-
-/// Rows of the feed, cut into parts of about `partBytes`; read by a cursor, so that memory is bounded by a part.
-package struct FeedPart: Sendable {
-  package var blocks: [RowBlock]
-  package var rows: Int
-  /// Set while scanning by key: where the rows after this part begin.
-  package var cursor: [UInt8]
-  package var isLast: Bool
-}
+import SyncCore
 
 /// One pass over the tracked tables for rows that changed since a position, inside an open transaction.
 ///

@@ -1,20 +1,4 @@
-import HubEngine
-import SyncCore
-
-/// How a table is tracked; the same words in the catalogue, on the wire and on the command line.
-package struct TrackingOptions: Sendable, Equatable {
-  package var direction = "both"
-  package var merge = "row"
-  package var onConflict = "latest"
-  package var onDelete = "update"
-  package var counters: [String] = []
-  package var originColumn: String?
-  package var keys = "stride"
-  package var foreignWrites = "refuse"
-  package var priority = 0
-
-  package init() {}
-}
+package import SyncCore
 
 /// What hub knows of one tracked table, read from PostgreSQL's catalogue.
 package struct TableInfo: Sendable {

@@ -1,0 +1,227 @@
+package import SyncCore
+
+/// Who this office is.
+package struct OfficeIdentity: Sendable, Equatable {
+  package enum Role: String, Sendable { case head, branch }
+
+  package var name: String
+  package var role: Role
+  /// The head office's name; its own at head.
+  package var head: String
+  package var incarnation: Int64
+  package var residue: Int
+  /// A branch's session with head, as the last welcome gave it.
+  package var session: SessionID?
+  package var catalogueVersion: Int64
+  package var isJoined: Bool
+  package var isPaused: Bool
+
+  package init(
+    name: String, role: Role, head: String, incarnation: Int64, residue: Int, session: SessionID?,
+    catalogueVersion: Int64, isJoined: Bool, isPaused: Bool
+  ) {
+    self.name = name
+    self.role = role
+    self.head = head
+    self.incarnation = incarnation
+    self.residue = residue
+    self.session = session
+    self.catalogueVersion = catalogueVersion
+    self.isJoined = isJoined
+    self.isPaused = isPaused
+  }
+}
+
+/// Another office, as this one knows it.
+package struct PeerRecord: Sendable, Equatable {
+  package enum State: String, Sendable { case invited, joining, active, removed }
+
+  package var office: String
+  package var state: State
+  package var residue: Int
+  package var inbound: InboundPosition
+  package var acknowledged: BatchReference
+  package var incarnation: Int64?
+
+  package init(
+    office: String, state: State, residue: Int, inbound: InboundPosition, acknowledged: BatchReference,
+    incarnation: Int64?
+  ) {
+    self.office = office
+    self.state = state
+    self.residue = residue
+    self.inbound = inbound
+    self.acknowledged = acknowledged
+    self.incarnation = incarnation
+  }
+}
+
+/// What a look at the database came to; cheap enough to be asked a hundred times a second.
+package struct FeedState: Sendable, Equatable {
+  /// Whole, as text: its greatest number does not move when an older transaction commits.
+  package var snapshot: String
+  package var catalogueVersion: Int64
+  package var isPaused: Bool
+  package var hasRequests: Bool
+
+  package init(snapshot: String, catalogueVersion: Int64, isPaused: Bool, hasRequests: Bool) {
+    self.snapshot = snapshot
+    self.catalogueVersion = catalogueVersion
+    self.isPaused = isPaused
+    self.hasRequests = hasRequests
+  }
+}
+
+/// Rows of the feed: a part of a batch or of a catch-up window.
+package struct FeedPart: Sendable {
+  package var blocks: [RowBlock]
+  package var rows: Int
+  /// In a catch-up: where the rows after this part begin.
+  package var cursor: [UInt8]
+  package var isLast: Bool
+
+  package init(blocks: [RowBlock], rows: Int, cursor: [UInt8], isLast: Bool) {
+    self.blocks = blocks
+    self.rows = rows
+    self.cursor = cursor
+    self.isLast = isLast
+  }
+}
+
+/// What applying came to.
+package struct AppliedCounts: Sendable, Equatable {
+  package var written = 0
+  package var skipped = 0
+  package var held = 0
+  package var conflicts = 0
+  package var quarantined = 0
+  package var restamped = 0
+
+  package init() {}
+
+  package static func += (a: inout AppliedCounts, b: AppliedCounts) {
+    a.written += b.written
+    a.skipped += b.skipped
+    a.held += b.held
+    a.conflicts += b.conflicts
+    a.quarantined += b.quarantined
+    a.restamped += b.restamped
+  }
+}
+
+/// Where applied rows come from: memory, or the parts staged before.
+package enum AppliedRows: Sendable {
+  case blocks([RowBlock])
+  case staged(BatchReference)
+}
+
+/// Work that a command left for whoever serves the office.
+package struct CommandRequest: Sendable, Equatable {
+  package var id: Int64
+  package var kind: String
+  package var argument: String
+
+  package init(id: Int64, kind: String, argument: String) {
+    self.id = id
+    self.kind = kind
+    self.argument = argument
+  }
+}
+
+/// What a branch asked with when it enrolled.
+package enum EnrolOutcome: Sendable, Equatable {
+  case accepted(residue: Int)
+  case refused(String)
+}
+
+/// What the daemon tells of itself.
+package struct DaemonFacts: Sendable, Equatable {
+  package var state: String
+  package var isConnected: Bool
+  package var isBlocked: Bool
+  package var brokerError: String?
+  package var lagSeconds: Double?
+  package var note: String?
+  package var rowsSent: Int64
+  package var rowsApplied: Int64
+
+  package init(state: String) {
+    self.state = state
+    isConnected = false
+    isBlocked = false
+    rowsSent = 0
+    rowsApplied = 0
+  }
+}
+
+/// An office's database, as the engine needs it. Every call is one transaction, or part of a scan.
+package protocol ChangeStore: Sendable {
+  func office() async throws(HubError) -> OfficeIdentity
+  /// One hub an office: false while another holds the lock. Held until the connection ends.
+  func lockOffice() async throws(HubError) -> Bool
+  /// Makes the actor that names writes valid for this server start; returns the incarnation.
+  func renewIncarnation() async throws(HubError) -> Int64
+
+  func peers() async throws(HubError) -> [PeerRecord]
+  func lastBatch() async throws(HubError) -> BatchReference
+  /// Whether the position that a batch led to is still known.
+  func knowsBatch(_ reference: BatchReference) async throws(HubError) -> Bool
+
+  /// Looks without writing.
+  func look() async throws(HubError) -> FeedState
+  /// Opens a scan of what changed since the position of `previous` (nil: since the last scan of this process that
+  /// found nothing, or else the last batch) and returns its first part; nil: no rows, the scan is closed.
+  func openFeed(since previous: BatchReference?, echoes: Bool) async throws(HubError) -> FeedPart?
+  func nextFeedPart() async throws(HubError) -> FeedPart
+  func closeFeed() async
+  /// Records the batch that the open scan is, durably, before it is sent.
+  func record(_ header: BatchHeader) async throws(HubError)
+  /// Records an empty batch at the last looked-at position.
+  func recordEmpty(_ header: BatchHeader) async throws(HubError)
+
+  /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key.
+  func openWindow(from: BatchReference, cursor: [UInt8]) async throws(HubError) -> FeedPart
+  func nextWindowPart(rowsMax: Int) async throws(HubError) -> FeedPart
+  func closeWindow() async
+  /// Rows that a catch-up from here will bring, for progress.
+  func countWindow(from: BatchReference) async throws(HubError) -> Int64
+
+  func stage(_ body: [UInt8], of batch: BatchReference, part: Int, from peer: String, reset: Bool)
+    async throws(HubError)
+  /// Parts stored of the unfinished batch of a peer, contiguous from 0.
+  func stagedParts(from peer: String) async throws(HubError) -> (batch: BatchReference, count: Int)?
+  /// Applies rows and stores the position with them. Tries again while applications are in the way.
+  func apply(_ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64)
+    async throws(HubError) -> AppliedCounts
+  func savePosition(_ position: InboundPosition, of peer: String) async throws(HubError)
+  func saveSession(_ session: SessionID, head: InboundPosition, acknowledged: BatchReference) async throws(HubError)
+  func saveAcknowledged(_ reference: BatchReference, by peer: String) async throws(HubError)
+  func saveHandshake(
+    of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64,
+    hubVersion: String) async throws(HubError)
+  func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError)
+  func saveSeen(_ offices: [String]) async throws(HubError)
+  /// Tries the quarantined rows again; returns how many went in.
+  func retryQuarantine() async throws(HubError) -> Int
+  /// Batch records that no office needs any more go.
+  func pruneBatches() async throws(HubError)
+
+  func requests() async throws(HubError) -> [CommandRequest]
+  func finishRequest(_ id: Int64, failed: Bool, outcome: String) async throws(HubError)
+  func setPaused(_ paused: Bool) async throws(HubError)
+  func publish(_ facts: DaemonFacts) async throws(HubError)
+
+  // membership
+  func enrol(office: String, secret: [UInt8], nonce: Int64, incarnation: Int64) async throws(HubError)
+    -> EnrolOutcome
+  func removePeer(_ office: String) async throws(HubError)
+  /// Forgets head: this office left, or was removed.
+  func leave() async throws(HubError)
+
+  // catalogue
+  func catalogue() async throws(HubError) -> Catalogue
+  /// Creates missing tables, starts or stops tracking; branch only. One transaction.
+  func install(_ catalogue: Catalogue) async throws(HubError)
+  /// The tracked tables changed: read them again.
+  func reload() async throws(HubError)
+}
