@@ -46,10 +46,11 @@ let package = Package(
     .executableTarget(
       name: "hub",
       dependencies: [
-        "HubEngine", "PostgresStore", "RabbitTransport", "SyncCore", "SyncWire",
+        "CLinux", "HubEngine", "PostgresStore", "RabbitTransport", "SyncCore", "SyncWire",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+        .product(name: "UnixSignals", package: "swift-service-lifecycle"),
       ],
       swiftSettings: house),
     .executableTarget(
@@ -60,7 +61,8 @@ let package = Package(
       name: "SyncSimulationTests", dependencies: ["SyncSimulation", "SyncCore"], swiftSettings: house),
     .testTarget(name: "SyncWireTests", dependencies: ["SyncWire", "SyncCore"], swiftSettings: house),
     .testTarget(
-      name: "RabbitTransportTests", dependencies: ["RabbitTransport", "HubEngine", "CRabbitMQ"],
+      name: "RabbitTransportTests",
+      dependencies: ["RabbitTransport", "HubEngine", "CRabbitMQ", .product(name: "Logging", package: "swift-log")],
       swiftSettings: house),
     .testTarget(
       name: "PostgresStoreTests", dependencies: ["PostgresStore", "HubEngine", "SyncCore", "CLibPQ"],

@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034
+# shellcheck shell=bash disable=SC2034,SC2119,SC2120
 # What every script here shares: words for the terminal, tasks for the way out, processes ended by the pid that
 # was recorded when they started. Source it first, after `set -euo pipefail`.
 
@@ -86,7 +86,7 @@ end_process() {
 }
 
 # attended COMMAND...: runs it in a process group of its own, so that a signal to this script ends all of it at once
-# instead of waiting for it to be done.
+# instead of waiting for it to be done. What it leaves running is counted in LEFT_BEHIND and ended.
 attended() {
   local pid status=0
   setsid "$@" </dev/null &
@@ -94,6 +94,8 @@ attended() {
   ATTENDED=$pid
   wait "$pid" || status=$?
   ATTENDED=''
+  LEFT_BEHIND=$(ps -eo pgid=,stat= | awk -v group="$pid" '$1 == group && $2 !~ /^Z/' | wc -l)
+  if ((LEFT_BEHIND > 0)); then kill -KILL -- "-$pid" 2>/dev/null || true; fi
   return "$status"
 }
 ATTENDED=''

@@ -69,11 +69,11 @@ servers_begin() {
 # Ends everything recorded and removes the directory. The broker is killed: an orderly stop takes six seconds and its
 # data goes with the directory.
 servers_end() {
-  local file pid
+  local file pid ending=()
   [[ -n ${SERVERS:-} && -d $SERVERS/run ]] || return 0
   # A start that is under way is left to record itself first, or it would be missed.
   : >"$SERVERS/run/closing"
-  wait ${STARTING[@]+"${STARTING[@]}"} 2>/dev/null
+  ((${#STARTING[@]} == 0)) || wait "${STARTING[@]}" 2>/dev/null
   for file in "$SERVERS"/*/data/postmaster.pid; do
     read -r pid 2>/dev/null <"$file" || continue
     [[ $(readlink "/proc/$pid/cwd") == "${file%/*}" ]] || continue
@@ -86,11 +86,11 @@ servers_end() {
       broker.pid) end_process "$file" KILL ;;
       broker-script.pid) if process_runs "$file" && read -r pid _ <"$file"; then kill -KILL -- "-$pid" 2>/dev/null; fi ;;
       epmd.pid) ;;
-      postgres-*) end_process "$file" INT 20 & ;;
-      *) end_process "$file" TERM & ;;
+      postgres-*) end_process "$file" INT 20 & ending+=($!) ;;
+      *) end_process "$file" TERM & ending+=($!) ;;
     esac
   done
-  wait
+  ((${#ending[@]} == 0)) || wait "${ending[@]}"
   end_process "$SERVERS/run/epmd.pid" KILL
   rm -rf -- "$SERVERS"
 }
@@ -212,6 +212,7 @@ broker_start() (
   if ! process_runs "$run/epmd.pid"; then
     setsid epmd -port "$ERL_EPMD_PORT" -address 127.0.0.1 </dev/null >/dev/null 2>&1 &
     record_process "$run/epmd.pid" $!
+    disown $!
   fi
   rm -f "$dir/rabbit.pid"
   setsid "$RABBITMQ_BIN/rabbitmq-server" </dev/null >"$dir/log/out" 2>"$dir/log/err" &

@@ -159,8 +159,11 @@ package protocol ChangeStore: Sendable {
   func office() async throws(HubError) -> OfficeIdentity
   /// One hub an office: false while another holds the lock. Held until the connection ends.
   func lockOffice() async throws(HubError) -> Bool
-  /// Makes the actor that names writes valid for this server start; returns the incarnation.
-  func renewIncarnation() async throws(HubError) -> Int64
+  /// Identifies the very database: server and database, as far as PostgreSQL tells.
+  func databaseIdentity() async throws(HubError) -> String
+  /// Makes the actor that names writes valid for this server start. `isProven`: the host's record shows that the
+  /// database did not go back, so the actor stays; else the one derived since the start becomes the actor.
+  func renewIncarnation(isProven: Bool) async throws(HubError) -> Int64
 
   func peers() async throws(HubError) -> [PeerRecord]
   func lastBatch() async throws(HubError) -> BatchReference
@@ -186,7 +189,7 @@ package protocol ChangeStore: Sendable {
   /// Rows that a catch-up from here will bring, for progress.
   func countWindow(from: BatchReference) async throws(HubError) -> Int64
 
-  func stage(_ body: [UInt8], of batch: BatchReference, part: Int, from peer: String, reset: Bool)
+  func stage(_ body: [UInt8], of batch: BatchReference, part: Int, rows: Int, from peer: String, reset: Bool)
     async throws(HubError)
   /// Parts stored of the unfinished batch of a peer, contiguous from 0.
   func stagedParts(from peer: String) async throws(HubError) -> (batch: BatchReference, count: Int)?
@@ -203,6 +206,10 @@ package protocol ChangeStore: Sendable {
   func saveSeen(_ offices: [String]) async throws(HubError)
   /// Tries the quarantined rows again; returns how many went in.
   func retryQuarantine() async throws(HubError) -> Int
+  func hasQuarantine() async throws(HubError) -> Bool
+  /// The first catch-up ended: this office is a member.
+  func joined() async throws(HubError)
+  func saveResidue(_ residue: Int) async throws(HubError)
   /// Batch records that no office needs any more go.
   func pruneBatches() async throws(HubError)
 

@@ -53,8 +53,9 @@ struct ApplyTransaction {
     for row in refused {
       let block = row.block
       let names = block.columnNames
-      let key = JSONText.object((0..<block.keyCount).map { (names[$0], block.columns[$0].value(0)) })
-      let values = JSONText.object(names.indices.map { (names[$0], block.columns[$0].value(0)) })
+      let all = block.columns.map { $0.value(0) }
+      let key = JSONValue.row(Array(names.prefix(block.keyCount)), Array(all.prefix(block.keyCount))).description
+      let values = JSONValue.row(names, all).description
       try session.hot(
         """
         INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state)

@@ -187,21 +187,24 @@ final class BatchApplier {
     counts.conflicts += decided.count
     for (row, one) in decided {
       let block = applier.block
-      let key = JSONText.object((0..<block.keyCount).map { (block.columnNames[$0], block.columns[$0].value(row)) })
+      let names = block.columnNames
+      let key = JSONValue.row(
+        Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(row) })
       func side(_ side: Side) -> String {
         let state = one.conflict.row(of: side)
-        let version = one.conflict.version(of: side)
-        let vector = state.vector.dots.map { "\"\($0.actor.rawValue)\":\($0.n)" }.joined(separator: ",")
-        let values = state.registers[0].map { JSONText.object(Array(zip(block.columnNames, $0.value))) } ?? "null"
-        let office = side == .local ? "head" : peer
-        return
-          "{\"office\":\(JSONText.string(office)),\"row\":\(values),\"vector\":{\(vector)},\"stamp\":\(version.stamp.rawValue)}"
+        return JSONValue.fields([
+          "office": .string(side == .local ? "head" : peer),
+          "row": state.registers[0].map { .row(names, $0.value) } ?? .null,
+          "vector": .object(
+            state.vector.dots.map { JSONValue.Member(String($0.actor.rawValue), .integer($0.n)) }),
+          "stamp": .integer(one.conflict.version(of: side).stamp.rawValue),
+        ]).description
       }
       let winner = one.winner ?? .local
       try session.query(
         """
         INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser)
-        VALUES (\(block.table), \(key)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
+        VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
           \(one.reason.rawValue), \(side(winner))::jsonb, \(side(winner.other))::jsonb)
         """)
     }
@@ -222,32 +225,4 @@ extension RowBlock {
   }
 
   func row(_ row: Int) -> RowBlock { picking([row]) }
-}
-
-/// Just enough JSON to write facts down for people and for jsonb.
-enum JSONText {
-  static func string(_ text: String) -> String {
-    var out = "\""
-    for scalar in text.unicodeScalars {
-      switch scalar {
-      case "\"": out += "\\\""
-      case "\\": out += "\\\\"
-      case "\n": out += "\\n"
-      case _ where scalar.value < 32:
-        let digits = String(scalar.value, radix: 16)
-        out += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
-      default: out.unicodeScalars.append(scalar)
-      }
-    }
-    return out + "\""
-  }
-
-  /// Names and texts; values longer than 64 KiB are cut, they are for reading.
-  static func object(_ fields: [(String, [UInt8]?)]) -> String {
-    let parts = fields.map { name, value in
-      let text = value.map { string(String(decoding: $0.prefix(65_536), as: UTF8.self)) } ?? "null"
-      return "\(string(name)):\(text)"
-    }
-    return "{" + parts.joined(separator: ",") + "}"
-  }
 }

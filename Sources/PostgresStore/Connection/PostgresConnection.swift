@@ -18,6 +18,7 @@ package actor PostgresConnection {
   deinit { executor.stop() }
 
   /// Runs `job` on the connection's thread; connects first, and again after the connection was lost.
+  @discardableResult
   package func run<T: Sendable>(_ job: @Sendable (Session) throws -> T) async throws(HubError) -> T {
     do {
       if session?.isUsable != true { session = try Session(url: url, name: name) }
@@ -30,6 +31,14 @@ package actor PostgresConnection {
       throw error
     } catch {
       throw HubError(.database, "\(error)")
+    }
+  }
+
+  /// The same for a job of which the result does not matter.
+  package func perform(_ job: @Sendable (Session) throws -> Void) async throws(HubError) {
+    try await run { session -> Bool in
+      try job(session)
+      return true
     }
   }
 

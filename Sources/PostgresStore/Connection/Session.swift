@@ -9,6 +9,8 @@ import SyncCore
 package final class Session {
   private let connection: OpaquePointer
   private var prepared: [String: String] = [:]
+  /// What a caller keeps with this connection, as long as it lasts: a scan under way.
+  package var attachment: AnyObject?
   private static let arrayOfText: Oid = 1009
   private static let arrayOfBigint: Oid = 1016
   private static let bytea: Oid = 17
@@ -93,6 +95,7 @@ package final class Session {
   }
 
   /// Runs `body` in a transaction; rolls back when it throws.
+  @discardableResult
   package func transaction<T>(
     _ begin: String = "BEGIN", _ body: (Session) throws -> T
   ) throws -> T {
@@ -102,9 +105,14 @@ package final class Session {
       try script("COMMIT")
       return value
     } catch {
-      if isUsable && isInTransaction { _ = try? script("ROLLBACK") }
+      rollBack()
       throw error
     }
+  }
+
+  /// Ends a transaction that is open, if any.
+  package func rollBack() {
+    if isUsable && isInTransaction { _ = try? script("ROLLBACK") }
   }
 
   private func check(_ raw: OpaquePointer?) throws(PostgresError) -> ResultSet {

@@ -1,4 +1,5 @@
 import HubEngine
+import SyncCore
 
 /// The triggers by which an application's own transaction writes the version of each row that it writes.
 ///

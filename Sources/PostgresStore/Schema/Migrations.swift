@@ -51,7 +51,7 @@ package enum Migrations {
     -- This office's own stream: every batch sent, and the feed position that it leads to.
     CREATE TABLE hub.batch (
       number bigint PRIMARY KEY, id bigint NOT NULL UNIQUE, previous bigint NOT NULL, position pg_snapshot NOT NULL,
-      rows bigint NOT NULL DEFAULT 0, created_at timestamptz NOT NULL DEFAULT now());
+      created_at timestamptz NOT NULL DEFAULT now());
 
     -- The other offices: at head every branch, at a branch head alone.
     CREATE TABLE hub.peer (
@@ -79,13 +79,13 @@ package enum Migrations {
 
     -- Parts of a batch that has not arrived whole. Unlogged: a server crash empties it, the batch is asked for again.
     CREATE UNLOGGED TABLE hub.stage (
-      peer text NOT NULL, number bigint NOT NULL, id bigint NOT NULL, part int NOT NULL, body bytea NOT NULL,
+      peer text NOT NULL, number bigint NOT NULL, id bigint NOT NULL, part int NOT NULL, rows int NOT NULL, body bytea NOT NULL,
       PRIMARY KEY (peer, number, id, part));
     ALTER TABLE hub.stage ALTER body SET STORAGE EXTERNAL;
 
     -- Commands leave work for the daemon here; it writes progress and outcome.
     CREATE TABLE hub.request (
-      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, kind text NOT NULL, argument jsonb NOT NULL DEFAULT '{}',
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, kind text NOT NULL, argument text NOT NULL DEFAULT '',
       state text NOT NULL DEFAULT 'waiting', outcome jsonb, created_at timestamptz NOT NULL DEFAULT now(),
       finished_at timestamptz);
     CREATE UNLOGGED TABLE hub.daemon (

@@ -1,0 +1,60 @@
+import Logging
+import SyncCore
+import SyncWire
+
+/// Head's answers to branches that lack something: a window at a time, straight to the branch's queue.
+extension OfficeService {
+  func catchUpLoop() async throws {
+    while !Task.isCancelled {
+      if identity.isPaused || pulls.isEmpty {
+        try await Task.sleep(for: .milliseconds(20))
+        continue
+      }
+      let (office, pull) = pulls.removeFirst()
+      guard peers[office] != nil else { continue }
+      do {
+        try await serve(pull, to: office)
+      } catch let error as HubError {
+        await store.closeWindow()
+        logger.error("cannot serve a catch-up", metadata: ["hub.office": "\(office)", "hub.error": "\(error)"])
+        facts.note = "\(error)"
+        try await Task.sleep(for: .seconds(1))
+      }
+    }
+  }
+
+  private func serve(_ pull: Pull, to office: String) async throws {
+    guard let session = outbound.session else { return }
+    let catalogue = try await currentCatalogue()
+    if pull.catalogueVersion != catalogue.version { try await send(.catalogue(catalogue), to: .office(office)) }
+    // Before the window's snapshot: rows in both the window and the batch after the target do no harm.
+    let target = outbound.last
+    var start = pull.resumption?.from ?? pull.at
+    var cursor = pull.resumption?.cursor ?? []
+    if try await !store.knowsBatch(start) { (start, cursor) = (.origin, []) }
+    let total = cursor.isEmpty ? try await store.countWindow(from: start) : 0
+    var part = try await store.openWindow(from: start, cursor: cursor)
+    var index = 0
+    var rows: Int64 = 0
+    var bytes: Int64 = 0
+    let snapshotAt = SystemClock.now
+    while true {
+      rows += Int64(part.rows)
+      bytes += part.blocks.reduce(0) { $0 + Int64($1.columns.reduce(0) { $0 + $1.blob.count }) }
+      if !part.cursor.isEmpty { cursor = part.cursor }
+      let isSpent = rows >= pull.rowsMax || bytes >= pull.bytesMax
+      let header = WindowHeader(
+        session: session, token: pull.token, part: index, isLastPart: part.isLast || isSpent, from: start,
+        cursor: cursor, more: !part.isLast, full: false, target: target)
+      try await send(
+        .window(
+          WindowPart(
+            header: header, catalogueVersion: catalogue.version, snapshotAt: snapshotAt, rowsTotal: total,
+            blocks: part.blocks)), to: .office(office))
+      if header.isLastPart { break }
+      part = try await store.nextWindowPart(rowsMax: Int(clamping: max(1, pull.rowsMax - rows)))
+      index += 1
+    }
+    await store.closeWindow()
+  }
+}

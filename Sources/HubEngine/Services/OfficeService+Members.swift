@@ -1,0 +1,102 @@
+import Logging
+import SyncCore
+import SyncWire
+
+/// Offices that come and go.
+extension OfficeService {
+  /// A branch asks to be a member (head). The same question twice has the same answer.
+  func enrolled(_ enrol: Enrol, incarnation: Int64) async throws {
+    let outcome = try await store.enrol(
+      office: enrol.office, secret: enrol.secret, nonce: enrol.nonce, incarnation: incarnation)
+    var answer = Enrolled(
+      nonce: enrol.nonce, refusal: nil, head: identity.name, residue: 0, hubVersion: hubVersion)
+    switch outcome {
+    case .refused(let reason): answer.refusal = reason
+    case .accepted(let residue):
+      answer.residue = residue
+      try await session?.declareOffice(enrol.office)
+      if peers[enrol.office]?.record.incarnation != incarnation {
+        for record in try await store.peers() where record.office == enrol.office { adopt(record) }
+        logger.info("office enrolled", metadata: ["hub.office": "\(enrol.office)"])
+      }
+    }
+    try await send(.enrolled(answer), to: .office(enrol.office))
+  }
+
+  /// Head answered (branch).
+  func enrolmentAnswered(_ answer: Enrolled) async throws {
+    guard let enrolment, answer.nonce == enrolment.nonce else { return }
+    if let refusal = answer.refusal {
+      failure = HubError(
+        .refused, "head refused the token: \(refusal)", hint: "ask head for another: hub invite \(identity.name)")
+      throw CancellationError()
+    }
+    self.enrolment = nil
+    identity.residue = answer.residue
+    try await store.saveResidue(answer.residue)
+    try await sayHello(isFirst: true)
+  }
+
+  /// A branch departs by itself; everything that it sent before is applied by now.
+  func left(_ office: String, nonce: Int64) async throws {
+    try await remove(office, reason: "left", nonce: nonce)
+  }
+
+  func remove(_ office: String, reason: String, nonce: Int64 = 0) async throws {
+    try await store.removePeer(office)
+    peers[office] = nil
+    outbound.left(office)
+    pulls.removeAll { $0.office == office }
+    try await send(.removed(nonce: nonce, reason: reason), to: .office(office))
+    try await session?.confirmed()
+    queuesToDelete.append(office)
+    logger.info("office removed", metadata: ["hub.office": "\(office)", "hub.reason": "\(reason)"])
+  }
+
+  /// Head does not count this office any more (branch).
+  func removedByHead(_ reason: String) async throws {
+    departed = true
+    failure = HubError(
+      .refused, "head has removed this office", hint: "hub leave takes hub out of this database; its rows stay")
+    throw CancellationError()
+  }
+
+  // MARK: commands
+
+  func serveRequests() async throws {
+    for request in try await store.requests() {
+      do {
+        switch request.kind {
+        case "declare": try await session?.declareOffice(request.argument)
+        case "remove": try await remove(request.argument, reason: "removed by head")
+        case "leave":
+          try await send(.leave(nonce: request.id), to: .head)
+          try await session?.confirmed()
+        case "sync":
+          guard !syncs.contains(where: { $0.id == request.id }) else { continue }
+          syncs.append((request.id, .now + .seconds(Int64(request.argument) ?? 60)))
+          continue
+        default: throw HubError(.unsupported, "\(request.kind): not in this version")
+        }
+        try await store.finishRequest(request.id, failed: false, outcome: "{}")
+      } catch let error as HubError {
+        let outcome = JSONValue.fields(["error": .string("\(error)")])
+        try await store.finishRequest(request.id, failed: true, outcome: outcome.description)
+      }
+    }
+  }
+}
+
+extension OfficeService {
+  /// What ended the service, if something did.
+  package var failed: HubError? { failure }
+  /// Head has taken this office off its list.
+  package var hasDeparted: Bool { departed }
+  /// Head has not taken this branch's enrolment, or not greeted back, yet.
+  package var waitsForHead: Bool { enrolment != nil || !isGreeted }
+
+  /// Tells head that this branch departs; `hasDeparted` becomes true when head has confirmed.
+  package func sayLeave() async throws {
+    try await send(.leave(nonce: .random(in: 1...Int64.max)), to: .head)
+  }
+}

@@ -1,0 +1,271 @@
+import Logging
+import SyncCore
+import SyncWire
+
+/// The loop that takes deliveries, one after the other.
+extension OfficeService {
+  func receiveLoop(_ session: any TransportSession) async throws {
+    while true {
+      while identity.isPaused { try await Task.sleep(for: .milliseconds(100)) }
+      let delivery = try await session.next()
+      let envelope: Envelope
+      do {
+        envelope = try Wire.decode(delivery.body, contentEncoding: delivery.contentEncoding)
+      } catch {
+        logger.warning("message refused", metadata: ["hub.error": "\(error)"])
+        facts.note = "a message was refused: \(error)"
+        try await session.reject(delivery.tag)
+        continue
+      }
+      try await handlePatiently(envelope)
+      try await session.acknowledge(delivery.tag)
+    }
+  }
+
+  /// A delivery is given up only with the connection: what the database refuses now it may take later.
+  private func handlePatiently(_ envelope: Envelope) async throws {
+    var delay = Duration.milliseconds(200)
+    while true {
+      do {
+        return try await handle(envelope)
+      } catch let error as HubError where !Task.isCancelled {
+        logger.error("cannot take in a message", metadata: ["hub.error": "\(error)"])
+        facts.note = "\(error)"
+        if error.isDisconnect || !error.isTransient { try await reread() }
+        try await Task.sleep(for: delay)
+        delay = min(delay * 2, .seconds(10))
+      }
+    }
+  }
+
+  /// The connection broke, perhaps at COMMIT: the stored positions tell what was committed.
+  private func reread() async throws {
+    guard let records = try? await store.peers() else { return }
+    for record in records where peers[record.office] != nil {
+      let awaited = peers[record.office]?.inbound.awaited
+      peers[record.office]?.record = record
+      peers[record.office]?.inbound = InboundStream(position: record.inbound)
+      if awaited != nil { peers[record.office]?.progressAt = nil }
+    }
+  }
+
+  func handle(_ envelope: Envelope) async throws {
+    if case .enrol(let enrol) = envelope.message {
+      if isHead { try await enrolled(enrol, incarnation: envelope.incarnation) }
+      return
+    }
+    if case .enrolled(let answer) = envelope.message { return try await enrolmentAnswered(answer) }
+    guard peers[envelope.office] != nil else {
+      return logger.warning("message of an unknown office", metadata: ["hub.office": "\(envelope.office)"])
+    }
+    let office = envelope.office
+    peers[office]?.lastSeen = .now
+    switch envelope.message {
+    case .hello(let hello) where isHead: try await greeted(hello, office, envelope.incarnation)
+    case .welcome(let welcome) where !isHead: try await welcomed(welcome)
+    case .rehello(let session):
+      if !isHead, outbound.session == nil || session == outbound.session { try await sayHello() }
+    case .batch(let part): try await batchArrived(part, office)
+    case .window(let part) where !isHead: try await windowArrived(part)
+    case .acknowledgement(let acknowledgement):
+      try await acknowledged(acknowledgement.session, acknowledgement.reference, office)
+    case .beat(let beat): try await beatArrived(beat, office)
+    case .pull(let pull): try await pulled(pull, office)
+    case .catalogue(let catalogue) where !isHead: try await catalogueArrived(catalogue)
+    case .leave(let nonce) where isHead: try await left(office, nonce: nonce)
+    case .removed(_, let reason) where !isHead: try await removedByHead(reason)
+    default: break
+    }
+  }
+
+  // MARK: batches
+
+  private func batchArrived(_ part: BatchPart, _ office: String) async throws {
+    guard var peer = peers[office] else { return }
+    if !isHead && part.catalogueVersion > identity.catalogueVersion {
+      // Its tables are not known here yet: the catalogue first, then the rows by a pull.
+      return try await pull(from: office)
+    }
+    let reference = part.header.reference
+    switch peer.inbound.batchArrived(part.header) {
+    case .greet: try await greet(office, refusing: part.header.session)
+    case .acknowledge: if part.isLast { try await acknowledge(office) }
+    case .ignore: break
+    case .pull: try await pull(from: office)
+    case .apply(let next):
+      peers[office]?.progressAt = .now
+      switch peer.assembly.partArrived(of: reference, index: part.part, isLast: part.isLast) {
+      case .single: try await apply(.blocks(part.blocks), part, next, office)
+      case .stage(let reset):
+        try await stage(part, office, reset: reset)
+        peer.assembly.staged(reference, index: part.part)
+        peers[office]?.assembly = peer.assembly
+      case .complete:
+        try await stage(part, office, reset: false)
+        try await apply(.staged(reference), part, next, office)
+      case .duplicate: break
+      case .gap: try await pull(from: office)
+      }
+    }
+  }
+
+  private func stage(_ part: BatchPart, _ office: String, reset: Bool) async throws {
+    try await store.stage(
+      try Wire.encode(rows: part.blocks), of: part.header.reference, part: part.part,
+      rows: part.blocks.reduce(0) { $0 + $1.count }, from: office, reset: reset)
+  }
+
+  private func apply(
+    _ rows: AppliedRows, _ part: BatchPart, _ next: InboundPosition, _ office: String
+  ) async throws {
+    let counts = try await store.apply(rows, from: office, position: next, snapshotAt: part.snapshotAt)
+    committed(next, office, counts)
+    peers[office]?.assembly.reset()
+    if isHead, let applied = part.applied { try await purgeable(applied, office) }
+    try await acknowledge(office)
+    try await retryQuarantine(after: counts)
+  }
+
+  private func committed(_ next: InboundPosition, _ office: String, _ counts: AppliedCounts) {
+    peers[office]?.inbound.committed(next)
+    note(counts, office)
+  }
+
+  private func note(_ counts: AppliedCounts, _ office: String) {
+    facts.rowsApplied += Int64(counts.written)
+    if counts.quarantined > 0 {
+      quarantineMayMove = true
+      logger.warning(
+        "rows quarantined", metadata: ["hub.office": "\(office)", "hub.rows": "\(counts.quarantined)"])
+    }
+    if counts.restamped > 0 {
+      logger.warning(
+        "stamps from a clock that runs ahead", metadata: ["hub.office": "\(office)", "hub.rows": "\(counts.restamped)"])
+      facts.note = "the clock of \(office) runs ahead: \(counts.restamped) rows were stamped again"
+    }
+  }
+
+  private func retryQuarantine(after counts: AppliedCounts) async throws {
+    guard quarantineMayMove, counts.written > 0 else { return }
+    let released = try await store.retryQuarantine()
+    if released > 0 { logger.info("rows left quarantine", metadata: ["hub.rows": "\(released)"]) }
+    quarantineMayMove = try await store.hasQuarantine()
+  }
+
+  /// The acknowledgement that lets tombstones go: counts because the batch that carried it is applied.
+  private func purgeable(_ applied: StreamPosition, _ office: String) async throws {
+    guard applied.session == outbound.session, applied.reference.number <= outbound.last.number else { return }
+    try await store.savePurgePosition(applied.reference, of: office)
+    try await acknowledged(applied.session, applied.reference, office)
+  }
+
+  func acknowledged(_ session: SessionID, _ reference: BatchReference, _ office: String) async throws {
+    guard outbound.accepts(reference, session: session, from: office), try await store.knowsBatch(reference) else {
+      return
+    }
+    outbound.acknowledge(reference, from: office)
+    quietBeats = 0
+    if reference == outbound.last || peers[office]?.record.state == .joining {
+      try await store.saveAcknowledged(reference, by: office)
+      peers[office]?.record.state = .active
+      peers[office]?.isAcknowledgementUnsaved = false
+    } else {
+      peers[office]?.isAcknowledgementUnsaved = true
+    }
+  }
+
+  private func beatArrived(_ beat: Beat, _ office: String) async throws {
+    guard let peer = peers[office] else { return }
+    peers[office]?.isPaused = beat.isPaused
+    if let applied = beat.applied { try await acknowledged(applied.session, applied.reference, office) }
+    if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last) }
+    switch peer.inbound.beatArrived(session: beat.session, last: beat.last) {
+    case .greet: try await greet(office, refusing: beat.session)
+    case .pull: try await pull(from: office)
+    case .apply(let next):
+      try await store.savePosition(next, of: office)
+      peers[office]?.inbound.committed(next)
+      try await acknowledge(office)
+    case .acknowledge: if beat.nonce == 0 { try await acknowledge(office) }
+    case .ignore: break
+    }
+    if beat.nonce != 0 { answers.append((office, beat.nonce)) }
+  }
+
+  // MARK: what is missing
+
+  /// Asks for what is missing, unless it was asked for and things are moving.
+  func pull(from office: String, isNext: Bool = false) async throws {
+    guard let peer = peers[office] else { return }
+    let position = peer.inbound.position
+    if !isNext, peer.inbound.awaited != nil, let moved = peer.progressAt, moved + options.pullPatience > .now { return }
+    let token = PullToken(rawValue: .random(in: 1...Int64.max))
+    peers[office]?.inbound.asked(token)
+    peers[office]?.progressAt = .now
+    try await send(
+      .pull(
+        Pull(
+          token: token, at: position.at,
+          resumption: position.catchUp.map { Resumption(from: $0.from, cursor: $0.cursor, full: $0.full) },
+          catalogueVersion: identity.catalogueVersion, rowsMax: options.windowRowsMax,
+          bytesMax: options.windowBytesMax)), toPeer: office)
+  }
+
+  private func pulled(_ pull: Pull, _ office: String) async throws {
+    if isHead {
+      pulls.removeAll { $0.office == office }
+      pulls.append((office, pull))
+    } else {
+      resendFrom = pull.at
+    }
+  }
+
+  private func windowArrived(_ part: WindowPart) async throws {
+    let office = identity.head
+    guard let peer = peers[office] else { return }
+    if part.catalogueVersion > identity.catalogueVersion { return }
+    switch peer.inbound.windowArrived(part.header) {
+    case .greet: try await greet(office, refusing: part.header.session)
+    case .apply(let next):
+      let counts = try await store.apply(
+        .blocks(part.blocks), from: office, position: next, snapshotAt: part.snapshotAt)
+      peers[office]?.inbound.committed(next, part: part.header)
+      peers[office]?.progressAt = .now
+      note(counts, office)
+      progress.rows += Int64(part.blocks.reduce(0) { $0 + $1.count })
+      if part.rowsTotal > 0 { progress.total = max(part.rowsTotal, progress.total) }
+      if !part.header.more { try await caughtUp(office) }
+      onProgress?(progress)
+      if part.header.more && part.header.isLastPart { try await pull(from: office, isNext: true) }
+    case .acknowledge, .ignore, .pull: break
+    }
+  }
+
+  private func caughtUp(_ office: String) async throws {
+    progress.isDone = true
+    if try await store.hasQuarantine() { _ = try await store.retryQuarantine() }
+    if !identity.isJoined {
+      try await store.joined()
+      identity.isJoined = true
+    }
+    try await acknowledge(office)
+  }
+
+  private func catalogueArrived(_ catalogue: Catalogue) async throws {
+    guard catalogue.version != identity.catalogueVersion else { return }
+    do {
+      try await store.install(catalogue)
+      identity.catalogueVersion = catalogue.version
+      facts.note = nil
+    } catch {
+      guard !error.isTransient else { throw error }
+      if !identity.isJoined {
+        failure = error
+        throw CancellationError()
+      }
+      // Said in status and tried again when head's next sign of life shows that something is missing.
+      facts.note = "\(error)"
+      logger.error("cannot take head's catalogue", metadata: ["hub.error": "\(error)"])
+    }
+  }
+}

@@ -1,0 +1,150 @@
+import Logging
+import SyncCore
+package import SyncWire
+
+/// Being connected, and not.
+extension OfficeService {
+  /// Serves the office until the task is cancelled, or something that does not pass by itself goes wrong.
+  /// The caller holds the office's lock and has called `prepare`.
+  package func serve() async throws(HubError) {
+    var delay = Duration.milliseconds(200)
+    while !Task.isCancelled && failure == nil {
+      let began = ContinuousClock.now
+      do {
+        try await serveConnection()
+      } catch let error as TransportError {
+        disconnected(error.message)
+        if case .refused = error.kind { delay = max(delay, .seconds(2)) }
+      } catch let error as HubError {
+        disconnected("\(error)")
+        if !error.isTransient && error.code != .database {
+          failure = error
+        }
+        facts.note = "\(error)"
+      } catch {
+        if failure == nil && !Task.isCancelled { disconnected("\(error)") }
+      }
+      await session?.close()
+      session = nil
+      if Task.isCancelled || failure != nil { break }
+      try? await publishFacts()
+      if began + .seconds(20) < .now { delay = .milliseconds(200) }
+      let jitter = Duration.milliseconds(Int64.random(in: 0...max(1, delay.wholeMilliseconds / 2)))
+      _ = try? await Task.sleep(for: delay / 2 + jitter)
+      delay = min(delay * 2, options.reconnectDelayMax)
+    }
+    await session?.close()
+    session = nil
+    facts.state = "stopped"
+    facts.isConnected = false
+    try? await publishFacts()
+    if let failure { throw failure }
+  }
+
+  private func disconnected(_ why: String) {
+    if facts.brokerError != why { logger.warning("not connected", metadata: ["hub.error": "\(why)"]) }
+    facts.brokerError = why
+    facts.isConnected = false
+    facts.state = "offline"
+  }
+
+  private func serveConnection() async throws {
+    guard try await store.lockOffice() else {
+      throw HubError(.conflict, "another hub serves this office now", hint: "only one hub run an office is active")
+    }
+    try await refreshPeers()
+    let role: TransportRole = isHead ? .head(offices: Array(peers.keys)) : .branch(office: identity.name)
+    let session = try await transport.open(role)
+    self.session = session
+    facts.isConnected = true
+    facts.brokerError = nil
+    facts.state = "running"
+    lastSnapshot = ""
+    helloAt = nil
+    logger.info("connected")
+    if isHead {
+      lastSentAt = .now
+      try await send(.beat(beat(for: nil)), to: .branches)
+    } else if let enrolment {
+      try await send(.enrol(enrolment), to: .head)
+    } else {
+      try await sayHello(isFirst: true)
+    }
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      group.addTask { try await self.receiveLoop(session) }
+      group.addTask { try await self.publishLoop() }
+      group.addTask { try await self.tickLoop() }
+      group.addTask { try await self.syncLoop() }
+      if isHead { group.addTask { try await self.catchUpLoop() } }
+      defer { group.cancelAll() }
+      try await group.next()
+    }
+  }
+
+  /// What another process changed: invitations, removals.
+  private func refreshPeers() async throws {
+    for record in try await store.peers() where peers[record.office] == nil { adopt(record) }
+  }
+
+  // MARK: every second
+
+  private func tickLoop() async throws {
+    var count = 0
+    while !Task.isCancelled {
+      try await Task.sleep(for: .seconds(1))
+      count += 1
+      if await session?.isBlocked ?? false {
+        facts.isBlocked = true
+      } else {
+        facts.isBlocked = false
+      }
+      for (office, peer) in peers where peer.isAcknowledgementUnsaved {
+        if let reference = outbound.acknowledged[office] { try await store.saveAcknowledged(reference, by: office) }
+        peers[office]?.isAcknowledgementUnsaved = false
+      }
+      let seen = peers.filter { $0.value.lastSeen.map { $0 + .seconds(5) > .now } ?? false }.map(\.key)
+      if count % 5 == 1, !seen.isEmpty { try await store.saveSeen(seen) }
+      if count % 5 == 0 {
+        if try await !store.lockOffice() { throw HubError(.conflict, "another hub serves this office now") }
+        if quarantineMayMove || count % 30 == 0, try await store.hasQuarantine() {
+          _ = try await store.retryQuarantine()
+        }
+      }
+      if count % 60 == 0 { try await store.pruneBatches() }
+      if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
+      if !isHead, enrolment == nil, !isGreeted, count % 10 == 0 { try await sayHello() }
+      while isHead, !queuesToDelete.isEmpty, count % 5 == 0 {
+        try await session?.deleteOffice(queuesToDelete.removeFirst())
+      }
+      try await publishFacts()
+    }
+  }
+
+  func publishFacts() async throws {
+    if identity.isPaused && facts.isConnected { facts.state = "paused" }
+    if !identity.isPaused && facts.isConnected { facts.state = "running" }
+    if facts == factsSaved.facts, factsSaved.at + .seconds(10) > .now { return }
+    try await store.publish(facts)
+    factsSaved = (facts, .now)
+  }
+
+  // MARK: joining and one shot
+
+  /// Asks head to be a member when connected.
+  package func enrol(_ enrolment: Enrol, onProgress: @escaping @Sendable (CatchUpProgress) -> Void) {
+    self.enrolment = enrolment
+    self.onProgress = onProgress
+  }
+
+  package func resume(onProgress: @escaping @Sendable (CatchUpProgress) -> Void) { self.onProgress = onProgress }
+
+  package var isConnected: Bool { facts.isConnected }
+  package var isJoined: Bool { identity.isJoined }
+  package var brokerError: String? { facts.brokerError }
+  package var counters: (sent: Int64, applied: Int64) { (facts.rowsSent, facts.rowsApplied) }
+  package var note: String? { facts.note }
+}
+
+extension Duration {
+  var wholeMilliseconds: Int64 { components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000 }
+}

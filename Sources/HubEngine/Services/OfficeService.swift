@@ -1,0 +1,173 @@
+package import Logging
+import SyncCore
+import SyncWire
+
+/// How an office exchanges; the defaults serve, tests shorten them.
+package struct ServiceOptions: Sendable {
+  /// The longest wait between two looks at the database.
+  package var lookInterval: Duration = .milliseconds(20)
+  package var beatInterval: Duration = .seconds(10)
+  /// While something sent is not acknowledged.
+  package var unacknowledgedBeatInterval: Duration = .seconds(5)
+  package var reconnectDelayMax: Duration = .seconds(15)
+  package var windowRowsMax: Int64 = 50_000
+  package var windowBytesMax: Int64 = 32 << 20
+  /// A request for what is missing is made again after nothing arrived for this long.
+  package var pullPatience: Duration = .seconds(15)
+  package var stateDirectory: String?
+
+  package init() {}
+}
+
+/// Progress of a catch-up, for people.
+package struct CatchUpProgress: Sendable, Equatable {
+  package var rows: Int64
+  /// 0: unknown.
+  package var total: Int64
+  package var isDone: Bool
+}
+
+/// One office's exchange: drives the machines of SyncCore with a database and a broker.
+///
+/// Three loops share this actor's state: receiving (deliveries, one after the other), publishing (the only one
+/// that makes batches) and serving catch-ups. A delivery is acknowledged to the broker after its work is durable.
+/// A connection to the broker that fails ends all three; `serve` opens another.
+package actor OfficeService {
+  struct Peer {
+    var record: PeerRecord
+    var inbound: InboundStream
+    var assembly = PartAssembly()
+    var lastSeen: ContinuousClock.Instant?
+    /// When something of a catch-up or a batch of this peer last arrived.
+    var progressAt: ContinuousClock.Instant?
+    var isAcknowledgementUnsaved = false
+    var isPaused = false
+  }
+
+  let store: any ChangeStore
+  let transport: any MessageTransport
+  let options: ServiceOptions
+  let logger: Logger
+  let hubVersion: String
+
+  var identity: OfficeIdentity
+  var outbound = OutboundStream(session: nil, last: .origin, acknowledged: [:])
+  var peers: [String: Peer] = [:]
+  var hostFile: HostFile?
+  var facts = DaemonFacts(state: "offline")
+  var session: (any TransportSession)?
+
+  // publishing
+  /// A receiver stands here: the next batch builds on this position instead of the last one.
+  var resendFrom: BatchReference?
+  var answers: [(office: String, nonce: Int64)] = []
+  var lastSnapshot = ""
+  var lastSentAt: ContinuousClock.Instant = .now - .seconds(3600)
+  var quietBeats = 0
+  /// The last look found nothing unsent.
+  var isFeedEmpty = false
+  var appliedSent: BatchReference = .origin
+  var appliedSentAt: ContinuousClock.Instant = .now
+
+  // branch
+  var helloNonce: Int64 = 0
+  var helloLast: BatchReference = .origin
+  var helloAt: ContinuousClock.Instant?
+  var isGreeted = false
+  var enrolment: Enrol?
+  var progress = CatchUpProgress(rows: 0, total: 0, isDone: false)
+  var onProgress: (@Sendable (CatchUpProgress) -> Void)?
+
+  // head
+  var pulls: [(office: String, pull: Pull)] = []
+  var catalogueCache: Catalogue?
+  var queuesToDelete: [String] = []
+
+  // sync
+  var answered: [String: (nonce: Int64, last: BatchReference)] = [:]
+  var syncs: [(id: Int64, deadline: ContinuousClock.Instant)] = []
+  var quarantineMayMove = true
+  var failure: HubError?
+  /// Head has removed this office.
+  var departed = false
+  var factsSaved = (facts: DaemonFacts(state: ""), at: ContinuousClock.now)
+
+  package init(
+    store: any ChangeStore, transport: any MessageTransport, options: ServiceOptions, identity: OfficeIdentity,
+    hubVersion: String, logger: Logger
+  ) {
+    self.store = store
+    self.transport = transport
+    self.options = options
+    self.identity = identity
+    self.hubVersion = hubVersion
+    self.logger = logger
+  }
+
+  var isHead: Bool { identity.role == .head }
+
+  /// Reads what is durable; the caller holds the office's lock.
+  package func prepare() async throws(HubError) {
+    identity = try await store.office()
+    let last = try await store.lastBatch()
+    if let directory = options.stateDirectory {
+      hostFile = try HostFile(directory: directory, database: try await store.databaseIdentity())
+    }
+    let record = hostFile?.read()
+    let isProven = record.map { $0.incarnation == identity.incarnation && $0.last.number <= last.number } ?? false
+    let knowsRecord = isProven ? try await store.knowsBatch(record?.last ?? .origin) : false
+    identity.incarnation = try await store.renewIncarnation(isProven: knowsRecord)
+    try await store.reload()
+    try writeHostFile(last)
+    outbound = OutboundStream(
+      session: isHead ? SessionID(rawValue: .random(in: 1...Int64.max)) : identity.session, last: last,
+      acknowledged: [:])
+    peers = [:]
+    for record in try await store.peers() { adopt(record) }
+    for name in peers.keys {
+      if let staged = try await store.stagedParts(from: name) {
+        for index in 0..<staged.count { peers[name]?.assembly.staged(staged.batch, index: index) }
+      }
+    }
+  }
+
+  func adopt(_ record: PeerRecord) {
+    peers[record.office] = Peer(record: record, inbound: InboundStream(position: record.inbound))
+    outbound.acknowledge(record.acknowledged, from: record.office)
+  }
+
+  func writeHostFile(_ last: BatchReference) throws(HubError) {
+    try hostFile?.write(HostFile.Record(incarnation: identity.incarnation, last: last))
+  }
+
+  /// The only peer of a branch.
+  var headPeer: Peer? { peers[identity.head] }
+
+  // MARK: sending
+
+  func send(_ message: Message, to destination: Destination) async throws {
+    guard let session else { throw TransportError(.closed, "not connected") }
+    let envelope = Envelope(
+      office: identity.name, incarnation: identity.incarnation, sentAt: SystemClock.now, message: message)
+    let body = try Wire.encode(envelope)
+    try await session.publish(body, to: destination, messageID: String(Int64.random(in: 1...Int64.max), radix: 36))
+  }
+
+  /// To the other side: head at a branch, one branch at head.
+  func send(_ message: Message, toPeer office: String) async throws {
+    try await send(message, to: isHead ? .office(office) : .head)
+  }
+
+  func acknowledge(_ office: String) async throws {
+    guard let position = peers[office]?.inbound.position, let session = position.session, position.catchUp == nil
+    else { return }
+    try await send(.acknowledgement(Acknowledgement(session: session, reference: position.at)), toPeer: office)
+  }
+
+  /// Where this office stands in the other's stream: travels inside batches and beats.
+  func applied(of office: String) -> StreamPosition? {
+    guard let position = peers[office]?.inbound.position, let session = position.session, position.catchUp == nil
+    else { return nil }
+    return StreamPosition(session: session, reference: position.at)
+  }
+}

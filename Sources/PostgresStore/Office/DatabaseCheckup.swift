@@ -1,0 +1,73 @@
+import HubEngine
+import SyncCore
+
+/// What `hub doctor` finds in a database.
+package struct DatabaseCheckup: Sendable {
+  package var check: String
+  package var isGood: Bool
+  package var text: String
+  package var mend: String?
+
+  package static func run(_ session: Session) throws -> [DatabaseCheckup] {
+    var found = [
+      DatabaseCheckup(
+        check: "PostgreSQL", isGood: session.serverVersion >= 140_000,
+        text: "version \(session.serverVersion / 10_000).\(session.serverVersion % 10_000)",
+        mend: "hub needs PostgreSQL 14 or later")
+    ]
+    let facts = try session.query(
+      """
+      SELECT current_setting('fsync'), current_setting('session_replication_role'),
+        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user), current_user,
+        has_database_privilege(current_database(), 'CREATE'), current_setting('max_connections')::int
+      """)
+    found.append(
+      DatabaseCheckup(
+        check: "fsync", isGood: facts.text(0, 0) == "on", text: facts.text(0, 0), mend: "set fsync = on"))
+    found.append(try replicaRole(session, isSuperuser: facts.bool(0, 2), user: facts.text(0, 3)))
+    let version = try Migrations.version(session)
+    found.append(
+      DatabaseCheckup(
+        check: "hub schema", isGood: version == Migrations.latest,
+        text: version.map { "version \($0)" } ?? "missing",
+        mend: version == nil ? "run hub init at head, or hub join TOKEN at a branch" : "run a hub of that version"))
+    guard version == Migrations.latest else { return found }
+    let tables = try TableInfo.loadAll(session)
+    found.append(DatabaseCheckup(check: "tables", isGood: true, text: "\(tables.count) tracked", mend: nil))
+    for table in tables { found += try triggers(session, table) }
+    return found
+  }
+
+  /// The one setting that asks for more than ordinary privileges.
+  private static func replicaRole(_ session: Session, isSuperuser: Bool, user: String) throws -> DatabaseCheckup {
+    var isGood = isSuperuser
+    if !isGood {
+      do {
+        try session.transaction { session in
+          try session.script("SET LOCAL session_replication_role = replica")
+          isGood = true
+        }
+      } catch is PostgresError {
+        isGood = false
+      }
+    }
+    return DatabaseCheckup(
+      check: "session_replication_role", isGood: isGood, text: isGood ? "may be set" : "may not be set by \(user)",
+      mend: "GRANT SET ON PARAMETER session_replication_role TO \(quotedName(user)) (PostgreSQL 15), or a superuser")
+  }
+
+  private static func triggers(_ session: Session, _ table: TableInfo) throws -> [DatabaseCheckup] {
+    let rows = try session.query(
+      """
+      SELECT count(*) FILTER (WHERE tgenabled = 'A'), count(*) FROM pg_trigger
+      WHERE tgrelid = \(table.relationID)::bigint AND tgname LIKE 'hub\\_capture\\_%'
+      """)
+    let isIgnored = table.options.foreignWrites == "ignore"
+    guard rows.int(0, 0) != 4 && !(isIgnored && rows.int(0, 1) == 0) else { return [] }
+    return [
+      DatabaseCheckup(
+        check: "capture of \(table.name)", isGood: false, text: "\(rows.int(0, 0)) of 4 triggers are enabled",
+        mend: "ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER hub_capture_insert (and _update, _delete, _truncate)")
+    ]
+  }
+}

@@ -1,0 +1,159 @@
+package import HubEngine
+package import SyncCore
+
+/// What commands do to an office's database directly, a transaction each.
+package enum HeadSetup {
+  package static let strideDefault = 1000
+
+  /// Makes the database the head office. Already head: only the settings are changed.
+  package static func initialise(
+    _ session: Session, name: String, broker: String, queueType: String, daemonRole: String?, allowsUnsafe: Bool
+  ) throws {
+    try checkServer(session, allowsUnsafe: allowsUnsafe)
+    if try Migrations.version(session) != nil {
+      let office = try PostgresStore.readOffice(session)
+      guard office.role == .head else {
+        throw HubError(
+          .refused, "this database is the branch \(office.name) of \(office.head)",
+          hint: "hub leave takes it out first")
+      }
+      guard office.name == name else {
+        throw HubError(.refused, "this database is the head office \(office.name) already")
+      }
+    } else {
+      try Migrations.migrate(session)
+      try insertOffice(session, name: name, role: "head", head: name)
+    }
+    try set(session, "broker", broker)
+    try set(session, "queue_type", queueType)
+    try set(session, "key_stride", String(strideDefault))
+    if let daemonRole { try grant(session, to: daemonRole) }
+  }
+
+  /// The office's row of a branch that is about to enrol, and what it needs to go on after a cut.
+  package static func prepareBranch(
+    _ session: Session, name: String, head: String, broker: String, existing: String, nonce: Int64, secret: [UInt8],
+    allowsUnsafe: Bool
+  ) throws {
+    try checkServer(session, allowsUnsafe: allowsUnsafe)
+    try Migrations.migrate(session)
+    try insertOffice(session, name: name, role: "branch", head: head)
+    try session.query("INSERT INTO hub.peer (office, state) VALUES (\(head), 'active')")
+    try set(session, "broker", broker)
+    try set(session, "existing", existing)
+    try set(session, "enrol_nonce", String(nonce))
+    try set(session, "enrol_secret", secret.map { String($0, radix: 16) }.joined(separator: " "))
+  }
+
+  package static func checkServer(_ session: Session, allowsUnsafe: Bool) throws {
+    guard session.serverVersion >= 140_000 else {
+      throw HubError(
+        .refused, "PostgreSQL \(session.serverVersion / 10_000) is too old", hint: "hub needs PostgreSQL 14 or later")
+    }
+    let facts = try session.query(
+      """
+      SELECT current_setting('fsync'), has_database_privilege(current_database(), 'CREATE'), pg_is_in_recovery(),
+        pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
+      """)
+    if facts.text(0, 0) == "off" && !allowsUnsafe {
+      throw HubError(
+        .refused, "the server runs with fsync off: a crash could lose what others already have",
+        hint: "set fsync = on")
+    }
+    if facts.bool(0, 2) { throw HubError(.refused, "this server is a standby", hint: "give the primary's URL") }
+    guard facts.bool(0, 1) else {
+      throw HubError(
+        .refused, "this role may not create a schema here", hint: "GRANT CREATE ON DATABASE … TO the role",
+        sqlstate: "42501")
+    }
+    guard facts.text(0, 3) == "UTF8" else {
+      throw HubError(.refused, "the database's encoding is \(facts.text(0, 3))", hint: "hub needs UTF8")
+    }
+  }
+
+  private static func insertOffice(_ session: Session, name: String, role: String, head: String) throws {
+    try session.query(
+      """
+      INSERT INTO hub.office (name, role, actor, server_started, table_identity, head, residue, joined)
+      VALUES (\(name), \(role), \(Int64.random(in: 1...Int64.max))::bigint, pg_postmaster_start_time(),
+        'hub.office'::regclass, \(head), 0, \(role == "head")::bool)
+      """)
+  }
+
+  package static func set(_ session: Session, _ name: String, _ value: String) throws {
+    try session.query(
+      """
+      INSERT INTO hub.setting VALUES (\(name), \(value)) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value
+      """)
+  }
+
+  package static func setting(_ session: Session, _ name: String) throws -> String? {
+    guard try session.query("SELECT to_regclass('hub.setting') IS NOT NULL").bool(0, 0) else { return nil }
+    let rows = try session.query("SELECT value FROM hub.setting WHERE name = \(name)")
+    return rows.count == 0 ? nil : rows.string(0, 0)
+  }
+
+  /// What the daemon's role needs, short of superuser (PostgreSQL 15 can grant the one setting that asks for it).
+  private static func grant(_ session: Session, to role: String) throws {
+    let role = quotedName(role)
+    try session.script(
+      """
+      GRANT USAGE, CREATE ON SCHEMA hub TO \(role);
+      GRANT ALL ON ALL TABLES IN SCHEMA hub TO \(role); GRANT ALL ON ALL SEQUENCES IN SCHEMA hub TO \(role);
+      GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA hub TO \(role);
+      ALTER DEFAULT PRIVILEGES IN SCHEMA hub GRANT ALL ON TABLES TO \(role);
+      """)
+    if session.serverVersion >= 150_000 {
+      try session.script("GRANT SET ON PARAMETER session_replication_role TO \(role)")
+    }
+  }
+
+  // MARK: tracking
+
+  /// Tracks a table (head); its rows get versions. Returns warnings.
+  package static func track(_ session: Session, _ name: String, _ options: TrackingOptions) throws -> [String] {
+    let (schema, relation) = try TrackCheck.resolve(session, name)
+    let warnings = try TrackCheck.check(session, schema, relation, options)
+    try session.script("SET LOCAL lock_timeout = '5s'")
+    try PostgresStore.upsert(
+      CatalogueTable(schemaName: schema, relationName: relation, options: options), session)
+    let name = TableInfo.catalogueName(schema, relation)
+    guard let table = try TableInfo.loadAll(session).first(where: { $0.name == name }) else {
+      throw HubError(.database, "table \(name) is gone")
+    }
+    try Capture.install(session, table, role: "head")
+    if options.keys == "stride" && options.direction != "down" {
+      try KeyStride.apply(session, table, residue: 0, stride: strideDefault)
+    }
+    try bumpCatalogue(session)
+    return warnings
+  }
+
+  package static func untrack(_ session: Session, _ name: String) throws {
+    let (schema, relation) = try TrackCheck.resolve(session, name)
+    let name = TableInfo.catalogueName(schema, relation)
+    guard let table = try TableInfo.loadAll(session).first(where: { $0.name == name }) else {
+      throw HubError(.refused, "table \(name) is not tracked", hint: "hub tables lists the tracked ones")
+    }
+    try session.script("SET LOCAL lock_timeout = '5s'")
+    try Capture.remove(session, table)
+    if table.options.keys == "stride" { try KeyStride.release(session, table) }
+    try session.query("DELETE FROM hub.tracked WHERE id = \(table.id)")
+    try bumpCatalogue(session)
+  }
+
+  private static func bumpCatalogue(_ session: Session) throws {
+    try session.query("UPDATE hub.office SET catalogue_version = catalogue_version + 1")
+  }
+
+  /// Requires the head office; a branch is told where to run the command.
+  package static func requireHead(_ session: Session, for command: String) throws -> OfficeIdentity {
+    let office = try PostgresStore.readOffice(session)
+    guard office.role == .head else {
+      throw HubError(
+        .refused, "\(command) runs at the head office, this is the branch \(office.name)",
+        hint: "run it with head's --database")
+    }
+    return office
+  }
+}

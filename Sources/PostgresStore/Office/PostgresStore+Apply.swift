@@ -1,0 +1,212 @@
+package import HubEngine
+package import SyncCore
+import Synchronization
+
+extension PostgresStore {
+  package func stage(
+    _ body: [UInt8], of batch: BatchReference, part: Int, rows: Int, from peer: String, reset: Bool
+  ) async throws(HubError) {
+    try await writer.run { session in
+      try session.transaction { session in
+        if reset { try session.hot("DELETE FROM hub.stage WHERE peer = \(peer)") }
+        try session.hot(
+          """
+          INSERT INTO hub.stage (peer, number, id, part, rows, body)
+          VALUES (\(peer), \(batch.number)::bigint, \(batch.id)::bigint, \(part)::int, \(rows)::int, \(binary: body))
+          """)
+      }
+    }
+  }
+
+  package func stagedParts(from peer: String) async throws(HubError) -> (batch: BatchReference, count: Int)? {
+    let found = try await writer.run { session -> [Int64] in
+      let rows = try session.query(
+        """
+        SELECT number, id, count(*) FROM hub.stage WHERE peer = \(peer)
+        GROUP BY 1, 2 HAVING max(part) = count(*) - 1 ORDER BY 1 DESC LIMIT 1
+        """)
+      return rows.count == 0 ? [] : (0..<3).map { rows.int64(0, $0) }
+    }
+    guard found.count == 3 else { return nil }
+    return (BatchReference(number: found[0], id: found[1]), Int(found[2]))
+  }
+
+  package func apply(
+    _ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64
+  ) async throws(HubError) -> AppliedCounts {
+    let groups = try await groups(of: rows, from: peer)
+    var counts = AppliedCounts()
+    for (number, group) in groups.enumerated() {
+      let isLast = number == groups.count - 1
+      counts += try await applyPatiently(
+        from: peer,
+        blocks: { session, apply in try Self.read(rows, group, peer, self.coder, session, apply) },
+        finish: { session in
+          guard isLast else { return }
+          try Self.save(position, of: peer, session)
+          if snapshotAt > 0 {
+            try session.hot(
+              """
+              UPDATE hub.peer SET applied_snapshot_at = to_timestamp(\(snapshotAt)::bigint / 1000000.0)
+              WHERE office = \(peer)
+              """)
+          }
+          if case .staged = rows { try session.hot("DELETE FROM hub.stage WHERE peer = \(peer)") }
+        })
+    }
+    return counts
+  }
+
+  /// Whole batches are one transaction; larger ones than `batchRowsMax` are cut, in the order sent.
+  private func groups(of rows: AppliedRows, from peer: String) async throws(HubError) -> [Range<Int>] {
+    guard case .staged(let batch) = rows else { return [0..<1] }
+    let sizes = try await writer.run { session in
+      let rows = try session.query(
+        """
+        SELECT rows FROM hub.stage WHERE peer = \(peer) AND number = \(batch.number) AND id = \(batch.id) ORDER BY part
+        """)
+      return (0..<rows.count).map { rows.int($0, 0) }
+    }
+    guard sizes.reduce(0, +) > batchRowsMax else { return [0..<sizes.count] }
+    var groups: [Range<Int>] = []
+    var start = 0
+    var sum = 0
+    for (part, size) in sizes.enumerated() {
+      if sum + size > batchRowsMax && part > start {
+        groups.append(start..<part)
+        (start, sum) = (part, 0)
+      }
+      sum += size
+    }
+    return groups + [start..<sizes.count]
+  }
+
+  private static func read(
+    _ rows: AppliedRows, _ parts: Range<Int>, _ peer: String, _ coder: RowCoder, _ session: Session,
+    _ apply: (RowBlock) throws -> Void
+  ) throws {
+    switch rows {
+    case .blocks(let blocks):
+      for block in blocks { try apply(block) }
+    case .staged(let batch):
+      for part in parts {
+        let stored = try session.hot(
+          """
+          SELECT body FROM hub.stage WHERE peer = \(peer) AND number = \(batch.number)::bigint
+            AND id = \(batch.id)::bigint AND part = \(part)::int
+          """)
+        guard stored.count == 1, let text = stored.bytes(0, 0) else {
+          throw HubError(.database, "a staged part is gone", isTransient: true)
+        }
+        for block in try coder.decode(bytes(hex: text)) { try apply(block) }
+      }
+    }
+  }
+
+  /// Tries until applications are out of the way: hub gives way, never they.
+  private func applyPatiently(
+    from peer: String,
+    blocks: @escaping @Sendable (Session, (RowBlock) throws -> Void) throws -> Void,
+    finish: @escaping @Sendable (Session) throws -> Void
+  ) async throws(HubError) -> AppliedCounts {
+    let (tables, isHead, coder) = (tablesByName, isHead, coder)
+    var attempt = 0
+    while true {
+      let refusesMissing = attempt >= 8
+      do {
+        return try await writer.run { session in
+          let transaction = ApplyTransaction(
+            session: session, tables: tables, isHead: isHead, peer: peer, coder: coder,
+            refusesMissing: refusesMissing)
+          do {
+            return try transaction.run({ apply in try blocks(session, apply) }, finish: finish)
+          } catch let raced as Raced {
+            throw HubError(
+              .database, "an application writes the same rows of \(raced.table)", sqlstate: "40001",
+              isTransient: true)
+          }
+        }
+      } catch {
+        guard error.isTransient, error.sqlstate != nil, !error.isDisconnect, attempt < 1000 else { throw error }
+        attempt += 1
+        let milliseconds = min(1000, 10 << min(attempt, 6))
+        do {
+          try await Task.sleep(for: .milliseconds(Int.random(in: milliseconds / 2...milliseconds)))
+        } catch {
+          throw HubError(.database, "stopped", isTransient: true)
+        }
+      }
+    }
+  }
+
+  package func retryQuarantine() async throws(HubError) -> Int {
+    let peers = try await writer.run { session in
+      let rows = try session.hot("SELECT DISTINCT peer FROM hub.quarantine")
+      return (0..<rows.count).map { rows.text($0, 0) }
+    }
+    var released = 0
+    for peer in peers {
+      let coder = coder
+      let before = try await quarantined(from: peer)
+      _ = try await applyPatiently(
+        from: peer,
+        blocks: { session, apply in
+          let rows = try session.hot(
+            "SELECT state FROM hub.quarantine WHERE peer = \(peer) ORDER BY tried_at, id LIMIT 500 FOR UPDATE")
+          for i in 0..<rows.count {
+            guard let text = rows.bytes(i, 0) else { continue }
+            for block in try coder.decode(bytes(hex: text)) { try apply(block) }
+          }
+        },
+        finish: { session in
+          // What was refused again was written again just now; the rest of those that were tried is in.
+          try session.hot(
+            """
+            DELETE FROM hub.quarantine WHERE id IN (
+              SELECT id FROM hub.quarantine WHERE peer = \(peer) AND tried_at < now() ORDER BY tried_at, id
+              LIMIT greatest(0, 500 - (SELECT count(*) FROM hub.quarantine WHERE peer = \(peer) AND tried_at = now())))
+            """)
+        })
+      released += max(0, before - (try await quarantined(from: peer)))
+    }
+    return released
+  }
+
+  private func quarantined(from peer: String) async throws(HubError) -> Int {
+    try await writer.run { try $0.hot("SELECT count(*) FROM hub.quarantine WHERE peer = \(peer)").int(0, 0) }
+  }
+
+  // MARK: positions
+
+  package func savePosition(_ position: InboundPosition, of peer: String) async throws(HubError) {
+    try await writer.run { try Self.save(position, of: peer, $0) }
+  }
+
+  static func save(_ position: InboundPosition, of peer: String, _ session: Session) throws {
+    let catchUp = position.catchUp
+    try session.hot(
+      """
+      UPDATE hub.peer SET session = \(position.session?.rawValue)::bigint, at_number = \(position.at.number)::bigint,
+        at_id = \(position.at.id)::bigint, catch_from_number = \(catchUp?.from.number)::bigint,
+        catch_from_id = \(catchUp?.from.id)::bigint, catch_cursor = \(binary: catchUp?.cursor),
+        catch_full = \(catchUp?.full ?? false)::bool, catch_target_number = \(catchUp?.target.number)::bigint,
+        catch_target_id = \(catchUp?.target.id)::bigint, unsettled_until = \(position.unsettledUntil)::bigint,
+        last_seen = now()
+      WHERE office = \(peer)
+      """)
+  }
+}
+
+/// `\x…` as bytea_output=hex writes it.
+func bytes(hex text: UnsafeRawBufferPointer) -> [UInt8] {
+  func digit(_ byte: UInt8) -> UInt8 { byte < 58 ? byte &- 48 : (byte | 32) &- 87 }
+  guard text.count >= 2 else { return [] }
+  return [UInt8](unsafeUninitializedCapacity: (text.count - 2) / 2) { out, count in
+    var at = 2
+    while at + 1 < text.count {
+      out[count] = digit(text[at]) << 4 | digit(text[at + 1])
+      count += 1
+      at += 2
+    }
+  }
+}

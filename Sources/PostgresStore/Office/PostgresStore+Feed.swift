@@ -1,0 +1,171 @@
+package import HubEngine
+package import SyncCore
+import Synchronization
+
+extension PostgresStore {
+  package func look() async throws(HubError) -> FeedState {
+    let look = try await feed.run { session in
+      let rows = try session.hot(
+        """
+        SELECT pg_current_snapshot(), o.catalogue_version, o.paused,
+          EXISTS (SELECT FROM hub.request WHERE state = 'waiting') FROM hub.office o
+        """)
+      guard rows.count == 1 else { throw HubError(.notReady, "this database is no office any more") }
+      return FeedState(
+        snapshot: rows.text(0, 0), catalogueVersion: rows.int64(0, 1), isPaused: rows.bool(0, 2),
+        hasRequests: rows.bool(0, 3))
+    }
+    return look
+  }
+
+  package func openFeed(since previous: BatchReference?, echoes: Bool) async throws(HubError) -> FeedPart? {
+    let scanned = previous == nil ? state.withLock { $0.scanned } : nil
+    let known = state.withLock { $0.signature }
+    let signature = try await feed.run { try Self.signature($0) }
+    if signature != known { try await reload() }
+    let tables = sentTables()
+    let partBytes = partBytes
+    let opened = try await feed.run { session -> (String, FeedPart?) in
+      session.rollBack()
+      try session.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+      do {
+        let since = try scanned ?? Self.position(session, after: previous)
+        if since.text != nil { try session.script("SET LOCAL enable_seqscan = off") }
+        let snapshot = try session.query("SELECT pg_current_snapshot()").text(0, 0)
+        let scan = FeedScan(session: session, tables: tables, since: since, echoes: echoes, partBytes: partBytes)
+        let part = try scan.next()
+        if part.rows == 0 && part.isLast {
+          session.rollBack()
+          return (snapshot, nil)
+        }
+        session.attachment = scan
+        return (snapshot, part)
+      } catch {
+        session.rollBack()
+        throw error
+      }
+    }
+    state.withLock {
+      if opened.1 == nil { $0.scanned = FeedPosition(text: opened.0) }
+      $0.openSnapshot = opened.0
+    }
+    return opened.1
+  }
+
+  /// The feed position that a batch led to; of the last batch when none is named. Unknown: the beginning.
+  private static func position(_ session: Session, after reference: BatchReference?) throws -> FeedPosition {
+    let rows =
+      if let reference {
+        try session.query("SELECT position FROM hub.batch WHERE number = \(reference.number) AND id = \(reference.id)")
+      } else {
+        try session.query("SELECT position FROM hub.batch ORDER BY number DESC LIMIT 1")
+      }
+    return FeedPosition(text: rows.count == 0 ? nil : rows.string(0, 0))
+  }
+
+  package func nextFeedPart() async throws(HubError) -> FeedPart {
+    try await feed.run { try Self.nextPart($0, rowsMax: .max) }
+  }
+
+  private static func nextPart(_ session: Session, rowsMax: Int) throws -> FeedPart {
+    guard let scan = session.attachment as? FeedScan else {
+      throw HubError(.database, "the scan was lost with its connection", isTransient: true)
+    }
+    return try scan.next(rowsMax: rowsMax)
+  }
+
+  package func closeFeed() async { await Self.closeScan(feed) }
+
+  private static func closeScan(_ connection: PostgresConnection) async {
+    try? await connection.perform { session in
+      session.attachment = nil
+      session.rollBack()
+    }
+  }
+
+  package func record(_ header: BatchHeader) async throws(HubError) {
+    guard let snapshot = state.withLock({ $0.openSnapshot }) else { return }
+    try await control.run { session in
+      // Committing flushes everything that the snapshot can see, also what users committed asynchronously.
+      try session.transaction { session in
+        try session.script("SET LOCAL synchronous_commit = on")
+        try session.hot(
+          """
+          INSERT INTO hub.batch (number, id, previous, position)
+          VALUES (\(header.reference.number)::bigint, \(header.reference.id)::bigint, \(header.previous.id)::bigint,
+            \(snapshot)::pg_snapshot)
+          """)
+      }
+    }
+    state.withLock { $0.scanned = FeedPosition(text: snapshot) }
+  }
+
+  package func recordEmpty(_ header: BatchHeader) async throws(HubError) { try await record(header) }
+
+  // MARK: catch-up
+
+  package func openWindow(from: BatchReference, cursor: [UInt8]) async throws(HubError) -> FeedPart {
+    let tables = sentTables()
+    let partBytes = partBytes
+    return try await window.run { session in
+      session.rollBack()
+      try session.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+      do {
+        let since = from == .origin ? .beginning : try Self.position(session, after: from)
+        let after = cursor.isEmpty ? nil : WindowCursor(cursor)
+        let scan = FeedScan(
+          session: session, tables: tables, since: since, echoes: true, isKeyed: true, after: after,
+          partBytes: partBytes)
+        session.attachment = scan
+        return try scan.next()
+      } catch {
+        session.rollBack()
+        throw error
+      }
+    }
+  }
+
+  package func nextWindowPart(rowsMax: Int) async throws(HubError) -> FeedPart {
+    try await window.run { try Self.nextPart($0, rowsMax: rowsMax) }
+  }
+
+  package func closeWindow() async { await Self.closeScan(window) }
+
+  package func countWindow(from: BatchReference) async throws(HubError) -> Int64 {
+    let tables = sentTables()
+    return try await window.run { session in
+      session.rollBack()
+      let since = from == .origin ? .beginning : try Self.position(session, after: from)
+      return try tables.reduce(0) { sum, table in
+        sum + (try session.script("SELECT count(*) FROM \(table.versions) v WHERE \(since.isNew("v"))").int64(0, 0))
+      }
+    }
+  }
+
+  package func lastBatch() async throws(HubError) -> BatchReference {
+    try await control.run { session in
+      let rows = try session.query("SELECT number, id FROM hub.batch ORDER BY number DESC LIMIT 1")
+      return rows.count == 0 ? .origin : BatchReference(number: rows.int64(0, 0), id: rows.int64(0, 1))
+    }
+  }
+
+  package func knowsBatch(_ reference: BatchReference) async throws(HubError) -> Bool {
+    if reference == .origin { return true }
+    return try await control.run { session in
+      try session.query(
+        "SELECT EXISTS (SELECT FROM hub.batch WHERE number = \(reference.number) AND id = \(reference.id))"
+      ).bool(0, 0)
+    }
+  }
+
+  package func pruneBatches() async throws(HubError) {
+    try await control.perform { session in
+      try session.query(
+        """
+        DELETE FROM hub.batch WHERE number < least(
+          (SELECT max(number) FROM hub.batch),
+          (SELECT min(acked_number) FROM hub.peer WHERE state IN ('joining', 'active')))
+        """)
+    }
+  }
+}

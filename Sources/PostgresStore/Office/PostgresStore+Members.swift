@@ -1,0 +1,206 @@
+package import HubEngine
+package import SyncCore
+import Synchronization
+
+extension PostgresStore {
+  package func peers() async throws(HubError) -> [PeerRecord] {
+    try await control.run { try Self.readPeers($0) }
+  }
+
+  static func readPeers(_ session: Session) throws -> [PeerRecord] {
+    let rows = try session.query(
+      """
+      SELECT office, state, residue, session, at_number, at_id, catch_from_number, catch_from_id, catch_cursor,
+        catch_full, catch_target_number, catch_target_id, unsettled_until, acked_number, acked_id, incarnation
+      FROM hub.peer WHERE state <> 'removed' ORDER BY office
+      """)
+    return (0..<rows.count).map { i in
+      func reference(_ column: Int) -> BatchReference {
+        BatchReference(number: rows.int64(i, column), id: rows.int64(i, column + 1))
+      }
+      let catchUp = rows.integer(i, 6).map { _ in
+        CatchUp(
+          from: reference(6), cursor: rows.bytes(i, 8).map { bytes(hex: $0) } ?? [], full: rows.bool(i, 9),
+          target: reference(10))
+      }
+      return PeerRecord(
+        office: rows.text(i, 0), state: PeerRecord.State(rawValue: rows.text(i, 1)) ?? .active,
+        residue: rows.int(i, 2),
+        inbound: InboundPosition(
+          session: rows.integer(i, 3).map { SessionID(rawValue: $0) }, at: reference(4), catchUp: catchUp,
+          unsettledUntil: rows.integer(i, 12)),
+        acknowledged: reference(13), incarnation: rows.integer(i, 15))
+    }
+  }
+
+  package func saveSession(
+    _ session: SessionID, head: InboundPosition, acknowledged: BatchReference
+  ) async throws(HubError) {
+    let name = state.withLock { $0.office?.head ?? "" }
+    try await writer.perform { connection in
+      try connection.transaction { connection in
+        try connection.query("UPDATE hub.office SET session = \(session.rawValue)")
+        try Self.save(head, of: name, connection)
+        try connection.query(
+          """
+          UPDATE hub.peer SET acked_number = \(acknowledged.number), acked_id = \(acknowledged.id)
+          WHERE office = \(name)
+          """)
+      }
+    }
+    state.withLock { $0.office?.session = session }
+  }
+
+  package func saveAcknowledged(_ reference: BatchReference, by peer: String) async throws(HubError) {
+    try await control.perform { session in
+      try session.hot(
+        """
+        UPDATE hub.peer SET acked_number = \(reference.number)::bigint, acked_id = \(reference.id)::bigint,
+          state = CASE WHEN state = 'joining' THEN 'active' ELSE state END, last_seen = now()
+        WHERE office = \(peer)
+        """)
+    }
+  }
+
+  package func saveHandshake(
+    of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64, hubVersion: String
+  ) async throws(HubError) {
+    try await writer.perform { session in
+      try session.transaction { session in
+        try Self.save(inbound, of: peer, session)
+        try session.query(
+          """
+          UPDATE hub.peer SET acked_number = \(acknowledged.number), acked_id = \(acknowledged.id),
+            incarnation = \(incarnation), hub_version = \(hubVersion), last_seen = now() WHERE office = \(peer)
+          """)
+      }
+    }
+  }
+
+  package func hasQuarantine() async throws(HubError) -> Bool {
+    try await control.run { try $0.hot("SELECT EXISTS (SELECT FROM hub.quarantine)").bool(0, 0) }
+  }
+
+  package func joined() async throws(HubError) {
+    try await control.perform { try $0.query("UPDATE hub.office SET joined = true") }
+  }
+
+  package func saveResidue(_ residue: Int) async throws(HubError) {
+    try await control.perform { try $0.query("UPDATE hub.office SET residue = \(residue)") }
+  }
+
+  package func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError) {
+    try await control.perform {
+      try $0.hot("UPDATE hub.peer SET purge_number = \(reference.number)::bigint WHERE office = \(peer)")
+    }
+  }
+
+  package func saveSeen(_ offices: [String]) async throws(HubError) {
+    try await control.perform { session in
+      for office in offices { try session.hot("UPDATE hub.peer SET last_seen = now() WHERE office = \(office)") }
+    }
+  }
+
+  package func enrol(
+    office: String, secret: [UInt8], nonce: Int64, incarnation: Int64
+  ) async throws(HubError) -> EnrolOutcome {
+    try await control.run { session in
+      try session.transaction { session -> EnrolOutcome in
+        let invite = try session.query(
+          """
+          UPDATE hub.invite SET used_at = now(), used_nonce = \(nonce)::bigint
+          WHERE secret_digest = sha256(\(binary: secret))
+            AND (office = \(office) OR reusable AND left(\(office), length(office) + 1) = office || '-')
+            AND expires_at > now() AND (reusable OR used_at IS NULL OR used_nonce = \(nonce)::bigint)
+          RETURNING id, reusable
+          """)
+        guard invite.count > 0 else {
+          let why = try session.query(
+            """
+            SELECT CASE WHEN used_at IS NOT NULL THEN 'the token was used already' ELSE 'the token has expired' END
+            FROM hub.invite WHERE secret_digest = sha256(\(binary: secret))
+            """)
+          return .refused(why.count > 0 ? why.text(0, 0) : "head does not know the token")
+        }
+        let known = try session.query(
+          "SELECT residue, incarnation, state FROM hub.peer WHERE office = \(office)")
+        if known.count > 0, known.text(0, 2) == "active" || known.text(0, 2) == "joining",
+          known.integer(0, 1) != nil, known.integer(0, 1) != incarnation, invite.bool(0, 1)
+        {
+          return .refused("there is an office \(office) already")
+        }
+        let residue =
+          known.count > 0
+          ? known.int(0, 0) : try session.query("SELECT coalesce(max(residue), 0) + 1 FROM hub.peer").int(0, 0)
+        try session.query(
+          """
+          INSERT INTO hub.peer (office, state, residue, incarnation) VALUES (\(office), 'joining', \(residue), \(incarnation))
+          ON CONFLICT (office) DO UPDATE SET state = 'joining', incarnation = EXCLUDED.incarnation,
+            residue = EXCLUDED.residue, session = NULL, at_number = 0, at_id = 0, catch_from_number = NULL,
+            unsettled_until = NULL, acked_number = 0, acked_id = 0, purge_number = 0, joined_at = now()
+          WHERE hub.peer.incarnation IS DISTINCT FROM EXCLUDED.incarnation OR hub.peer.state IN ('invited', 'removed')
+          """)
+        return .accepted(residue: residue)
+      }
+    }
+  }
+
+  package func removePeer(_ office: String) async throws(HubError) {
+    try await control.perform { session in
+      try session.transaction { session in
+        try session.query("UPDATE hub.peer SET state = 'removed', session = NULL WHERE office = \(office)")
+        try session.query("DELETE FROM hub.invite WHERE office = \(office)")
+        try session.query("DELETE FROM hub.stage WHERE peer = \(office)")
+      }
+    }
+  }
+
+  package func leave() async throws(HubError) {
+    try await writer.perform { session in
+      try session.transaction { session in
+        for table in try TableInfo.loadAll(session) { try Capture.remove(session, table) }
+        try session.script("DROP SCHEMA hub CASCADE")
+      }
+    }
+  }
+
+  // MARK: requests and facts
+
+  package func requests() async throws(HubError) -> [CommandRequest] {
+    try await control.run { session in
+      let rows = try session.query(
+        "SELECT id, kind, argument FROM hub.request WHERE state = 'waiting' ORDER BY id LIMIT 20")
+      return (0..<rows.count).map {
+        CommandRequest(id: rows.int64($0, 0), kind: rows.text($0, 1), argument: rows.text($0, 2))
+      }
+    }
+  }
+
+  package func finishRequest(_ id: Int64, failed: Bool, outcome: String) async throws(HubError) {
+    try await control.perform { session in
+      try session.query(
+        """
+        UPDATE hub.request SET state = \(failed ? "failed" : "done"), outcome = \(outcome)::jsonb, finished_at = now()
+        WHERE id = \(id)
+        """)
+      try session.query("DELETE FROM hub.request WHERE created_at < now() - interval '1 day'")
+    }
+  }
+
+  package func publish(_ facts: DaemonFacts) async throws(HubError) {
+    try await control.perform { session in
+      try session.hot(
+        """
+        INSERT INTO hub.daemon (pid, state, broker_connected, broker_blocked, broker_error, lag_seconds, note, rows_sent,
+          rows_applied)
+        VALUES (pg_backend_pid(), \(facts.state), \(facts.isConnected)::bool, \(facts.isBlocked)::bool,
+          \(facts.brokerError), \(facts.lagSeconds.map { "\($0)" })::float8, \(facts.note), \(facts.rowsSent)::bigint,
+          \(facts.rowsApplied)::bigint)
+        ON CONFLICT (only_row) DO UPDATE SET pid = EXCLUDED.pid, state = EXCLUDED.state,
+          broker_connected = EXCLUDED.broker_connected, broker_blocked = EXCLUDED.broker_blocked,
+          broker_error = EXCLUDED.broker_error, lag_seconds = EXCLUDED.lag_seconds, note = EXCLUDED.note,
+          rows_sent = EXCLUDED.rows_sent, rows_applied = EXCLUDED.rows_applied, at = now()
+        """)
+    }
+  }
+}

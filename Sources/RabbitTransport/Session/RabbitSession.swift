@@ -1,0 +1,117 @@
+import HubEngine
+import Logging
+import Synchronization
+
+/// Two connections and the tasks that serve them. After any error all of it is dead and every call throws that
+/// error.
+final class RabbitSession: TransportSession {
+  let fate: SessionFate
+  let publisher: Publisher
+  let consumer: Consumer
+  private let queue: String
+  private let settings: RabbitTransport.Settings
+  /// Each ends when the session has ended; `close` waits for both.
+  private let pumps: [Task<Void, Never>]
+
+  /// Connects, declares (head) and consumes. On failure nothing stays open.
+  static func open(
+    _ role: TransportRole, _ settings: RabbitTransport.Settings, _ logger: Logger
+  ) async throws(TransportError) -> RabbitSession {
+    let fate = SessionFate()
+    let window = ConfirmWindow(messagesMax: settings.confirmWindow, bytesMax: settings.confirmBytesMax)
+    let publisher = Publisher(user: settings.address.user, window: window, fate: fate, logger: logger)
+    let consumer = Consumer(fate: fate, logger: logger)
+    do {
+      try await consumer.open(
+        settings.address, name: "\(settings.connectionName) consume", heartbeat: settings.heartbeat)
+      try await publisher.open(
+        settings.address, name: "\(settings.connectionName) publish", heartbeat: settings.heartbeat)
+      if case .head(let offices) = role {
+        for office in offices { try checkName(office) }
+        try await consumer.declare(
+          exchanges: [Topology.toHead, Topology.toBranches],
+          queues: Topology.headQueues(
+            offices: offices, type: settings.queueType, bytesMax: settings.queueBytesMax))
+      }
+      let queue = Topology.queue(of: role)
+      try await consumer.consume(
+        queue, exclusively: settings.queueType == .classic, prefetch: settings.prefetch)
+      return RabbitSession(fate, publisher, consumer, queue, settings)
+    } catch {
+      fate.end(error, politely: true)
+      // With the session ended, the pumps only take leave and let the connections go.
+      await consumer.pump()
+      await publisher.pump()
+      throw error
+    }
+  }
+
+  private init(
+    _ fate: SessionFate, _ publisher: Publisher, _ consumer: Consumer, _ queue: String,
+    _ settings: RabbitTransport.Settings
+  ) {
+    self.fate = fate
+    self.publisher = publisher
+    self.consumer = consumer
+    self.queue = queue
+    self.settings = settings
+    pumps = [Task { await consumer.pump() }, Task { await publisher.pump() }]
+  }
+
+  deinit { fate.end(TransportError(.closed, "the session was dropped")) }
+
+  func next() async throws(TransportError) -> Delivery { try await consumer.inbox.next() }
+
+  func publish(_ body: [UInt8], to destination: Destination, messageID: String) async throws(TransportError) {
+    if case .office(let name) = destination { try Self.checkName(name) }
+    try await publisher.publish(body, to: destination, messageID: messageID)
+  }
+
+  func confirmed() async throws(TransportError) { try await publisher.confirmed() }
+
+  func acknowledge(_ tag: DeliveryTag) async throws(TransportError) { try await consumer.acknowledge(tag) }
+
+  func reject(_ tag: DeliveryTag) async throws(TransportError) {
+    let delivery = try await consumer.outstanding(tag)
+    try await publisher.bury(delivery, from: queue)
+    try await consumer.acknowledge(tag)
+  }
+
+  func declareOffice(_ name: String) async throws(TransportError) {
+    try Self.checkName(name)
+    let queue = Topology.Queue(
+      name: Topology.officeQueue(name), type: settings.queueType, bytesMax: settings.queueBytesMax,
+      source: Topology.toBranches)
+    try await consumer.declare(exchanges: [], queues: [queue])
+  }
+
+  func deleteOffice(_ name: String) async throws(TransportError) {
+    try Self.checkName(name)
+    try await consumer.delete(queue: Topology.officeQueue(name))
+  }
+
+  var isBlocked: Bool {
+    get async { publisher.blocked.load(ordering: .relaxed) }
+  }
+
+  func close() async {
+    fate.end(TransportError(.closed, "the session was closed"), politely: true)
+    for socket in fate.sockets {
+      consumer.executor.interrupt(socket.descriptor)
+      publisher.executor.interrupt(socket.descriptor)
+    }
+    // A broker that does not answer the farewell gets no more time than this.
+    let limit = Task { [fate] in
+      try? await Task.sleep(for: .seconds(2))
+      fate.shutDownSockets()
+    }
+    for pump in pumps { await pump.value }
+    limit.cancel()
+  }
+
+  private static func checkName(_ office: String) throws(TransportError) {
+    guard Topology.isValid(office: office) else {
+      throw TransportError(.notAllowed, "an office's name has 1 to 32 characters of a–z, 0–9 and -")
+    }
+  }
+}

@@ -1,0 +1,378 @@
+import FoundationEssentials
+import SyncCore
+
+extension Message {
+  var wire: Hub_Wire_Envelope.OneOf_Message {
+    get throws(WireError) {
+      switch self {
+      case .hello(let message): return .hello(try message.wire)
+      case .welcome(let message): return .welcome(try message.wire)
+      case .rehello(let session):
+        var out = Hub_Wire_Rehello()
+        out.session = session.rawValue
+        return .rehello(out)
+      case .batch(let message): return .batch(try message.wire)
+      case .acknowledgement(let message): return .acknowledgement(try message.wire)
+      case .beat(let message): return .beat(try message.wire)
+      case .pull(let message): return .pull(try message.wire)
+      case .window(let message): return .window(try message.wire)
+      case .catalogue(let message): return .catalogue(try message.wire)
+      case .enrol(let message): return .enrol(try message.wire)
+      case .enrolled(let message): return .enrolled(try message.wire)
+      case .leave(let nonce):
+        var out = Hub_Wire_Leave()
+        out.nonce = nonce
+        return .leave(out)
+      case .removed(let nonce, let reason):
+        var out = Hub_Wire_Removed()
+        out.nonce = nonce
+        out.reason = Checks.shortened(reason, to: Limits.errorTextBytesMax)
+        return .removed(out)
+      }
+    }
+  }
+
+  init(wire: Hub_Wire_Envelope.OneOf_Message) throws(WireError) {
+    switch wire {
+    case .hello(let message): self = .hello(try Hello(wire: message))
+    case .welcome(let message): self = .welcome(try Welcome(wire: message))
+    case .rehello(let message): self = .rehello(SessionID(rawValue: message.session))
+    case .batch(let message): self = .batch(try BatchPart(wire: message))
+    case .acknowledgement(let message): self = .acknowledgement(try Acknowledgement(wire: message))
+    case .beat(let message): self = .beat(try Beat(wire: message))
+    case .pull(let message): self = .pull(try Pull(wire: message))
+    case .window(let message): self = .window(try WindowPart(wire: message))
+    case .catalogue(let message): self = .catalogue(try Catalogue(wire: message))
+    case .enrol(let message): self = .enrol(try Enrol(wire: message))
+    case .enrolled(let message): self = .enrolled(try Enrolled(wire: message))
+    case .leave(let message): self = .leave(nonce: message.nonce)
+    case .removed(let message):
+      try Checks.text(message.reason, "a reason", max: Limits.errorTextBytesMax, mayBeEmpty: true)
+      self = .removed(nonce: message.nonce, reason: message.reason)
+    case .stored: throw .unknownKind(field: nil)
+    }
+  }
+}
+
+extension BatchReference {
+  var wire: Hub_Wire_BatchReference {
+    get throws(WireError) {
+      try Checks.number(number, "a batch's number")
+      var out = Hub_Wire_BatchReference()
+      out.number = number
+      out.id = id
+      return out
+    }
+  }
+
+  /// - Parameter isThere: whether the field was in the message; origin, too, is said and not left out.
+  init(wire: Hub_Wire_BatchReference, isThere: Bool) throws(WireError) {
+    guard isThere else { throw .malformed("a batch's reference is missing") }
+    try Checks.number(wire.number, "a batch's number")
+    self.init(number: wire.number, id: wire.id)
+  }
+}
+
+extension StreamPosition {
+  fileprivate var wire: Hub_Wire_StreamPosition {
+    get throws(WireError) {
+      var out = Hub_Wire_StreamPosition()
+      out.session = session.rawValue
+      out.reference = try reference.wire
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_StreamPosition) throws(WireError) {
+    self.init(
+      session: SessionID(rawValue: wire.session),
+      reference: try BatchReference(wire: wire.reference, isThere: wire.hasReference))
+  }
+}
+
+extension Hello {
+  fileprivate var wire: Hub_Wire_Hello {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_Hello()
+      out.nonce = nonce
+      out.session = session?.rawValue ?? 0
+      out.at = try at.wire
+      out.last = try last.wire
+      out.catalogueVersion = catalogueVersion
+      out.hubVersion = hubVersion
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Hello) throws(WireError) {
+    self.init(
+      nonce: wire.nonce, session: wire.session == 0 ? nil : SessionID(rawValue: wire.session),
+      at: try BatchReference(wire: wire.at, isThere: wire.hasAt),
+      last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
+      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion)
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.number(catalogueVersion, "a catalogue's version")
+    try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
+  }
+}
+
+extension Welcome {
+  fileprivate var wire: Hub_Wire_Welcome {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_Welcome()
+      out.nonce = nonce
+      out.session = session.rawValue
+      out.have = try have.wire
+      out.headSession = headSession.rawValue
+      out.start = try start.wire
+      out.last = try last.wire
+      out.catalogueVersion = catalogueVersion
+      out.hubVersion = hubVersion
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Welcome) throws(WireError) {
+    self.init(
+      nonce: wire.nonce, session: SessionID(rawValue: wire.session),
+      have: try BatchReference(wire: wire.have, isThere: wire.hasHave),
+      headSession: SessionID(rawValue: wire.headSession),
+      start: try BatchReference(wire: wire.start, isThere: wire.hasStart),
+      last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
+      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion)
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.number(catalogueVersion, "a catalogue's version")
+    try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
+  }
+}
+
+extension BatchPart {
+  fileprivate var wire: Hub_Wire_BatchPart {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_BatchPart()
+      out.session = header.session.rawValue
+      out.reference = try header.reference.wire
+      out.previous = try header.previous.wire
+      out.catalogueVersion = catalogueVersion
+      out.part = UInt32(part)
+      out.last = isLast
+      out.snapshotAt = snapshotAt
+      if let applied { out.applied = try applied.wire }
+      out.rowsBefore = rowsBefore
+      out.tables = try blocks.wire
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_BatchPart) throws(WireError) {
+    self.init(
+      header: BatchHeader(
+        session: SessionID(rawValue: wire.session),
+        reference: try BatchReference(wire: wire.reference, isThere: wire.hasReference),
+        previous: try BatchReference(wire: wire.previous, isThere: wire.hasPrevious)),
+      catalogueVersion: wire.catalogueVersion, part: Int(wire.part), isLast: wire.last,
+      snapshotAt: wire.snapshotAt, applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil,
+      rowsBefore: wire.rowsBefore, blocks: try [RowBlock](wire: wire.tables))
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.number(catalogueVersion, "a catalogue's version")
+    try Checks.part(part)
+    try Checks.time(snapshotAt)
+    try Checks.number(rowsBefore, "a batch's rows", to: Limits.sumMax)
+  }
+}
+
+extension Acknowledgement {
+  fileprivate var wire: Hub_Wire_Acknowledgement {
+    get throws(WireError) {
+      var out = Hub_Wire_Acknowledgement()
+      out.session = session.rawValue
+      out.reference = try reference.wire
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Acknowledgement) throws(WireError) {
+    self.init(
+      session: SessionID(rawValue: wire.session),
+      reference: try BatchReference(wire: wire.reference, isThere: wire.hasReference))
+  }
+}
+
+extension Beat {
+  fileprivate var wire: Hub_Wire_Beat {
+    get throws(WireError) {
+      var out = Hub_Wire_Beat()
+      out.session = session.rawValue
+      out.last = try last.wire
+      if let applied { out.applied = try applied.wire }
+      out.nonce = nonce
+      out.answerTo = answerTo
+      out.paused = isPaused
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Beat) throws(WireError) {
+    self.init(
+      session: SessionID(rawValue: wire.session),
+      last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
+      applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil, nonce: wire.nonce,
+      answerTo: wire.answerTo, isPaused: wire.paused)
+  }
+}
+
+extension Pull {
+  fileprivate var wire: Hub_Wire_Pull {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_Pull()
+      out.token = token.rawValue
+      out.at = try at.wire
+      if let resumption {
+        out.resumption.from = try resumption.from.wire
+        out.resumption.cursor = Data(resumption.cursor)
+        out.resumption.full = resumption.full
+      }
+      out.catalogueVersion = catalogueVersion
+      out.rowsMax = rowsMax
+      out.bytesMax = bytesMax
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Pull) throws(WireError) {
+    var resumption: Resumption?
+    if wire.hasResumption {
+      resumption = Resumption(
+        from: try BatchReference(wire: wire.resumption.from, isThere: wire.resumption.hasFrom),
+        cursor: [UInt8](wire.resumption.cursor), full: wire.resumption.full)
+    }
+    self.init(
+      token: PullToken(rawValue: wire.token), at: try BatchReference(wire: wire.at, isThere: wire.hasAt),
+      resumption: resumption, catalogueVersion: wire.catalogueVersion, rowsMax: wire.rowsMax,
+      bytesMax: wire.bytesMax)
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.number(catalogueVersion, "a catalogue's version")
+    try Checks.number(rowsMax, "a window's rows", to: Limits.sumMax)
+    try Checks.number(bytesMax, "a window's bytes", to: Limits.sumMax)
+    if let resumption { try Checks.cursor(resumption.cursor) }
+  }
+}
+
+extension WindowPart {
+  fileprivate var wire: Hub_Wire_WindowPart {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_WindowPart()
+      out.session = header.session.rawValue
+      out.token = header.token.rawValue
+      out.part = UInt32(header.part)
+      out.lastPart = header.isLastPart
+      out.from = try header.from.wire
+      out.cursor = Data(header.cursor)
+      out.more = header.more
+      out.full = header.full
+      out.target = try header.target.wire
+      out.catalogueVersion = catalogueVersion
+      out.snapshotAt = snapshotAt
+      out.rowsTotal = rowsTotal
+      out.tables = try blocks.wire
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_WindowPart) throws(WireError) {
+    self.init(
+      header: WindowHeader(
+        session: SessionID(rawValue: wire.session), token: PullToken(rawValue: wire.token),
+        part: Int(wire.part),
+        isLastPart: wire.lastPart, from: try BatchReference(wire: wire.from, isThere: wire.hasFrom),
+        cursor: [UInt8](wire.cursor), more: wire.more, full: wire.full,
+        target: try BatchReference(wire: wire.target, isThere: wire.hasTarget)),
+      catalogueVersion: wire.catalogueVersion, snapshotAt: wire.snapshotAt, rowsTotal: wire.rowsTotal,
+      blocks: try [RowBlock](wire: wire.tables))
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.part(header.part)
+    try Checks.cursor(header.cursor)
+    try Checks.number(catalogueVersion, "a catalogue's version")
+    try Checks.time(snapshotAt)
+    try Checks.number(rowsTotal, "a catch-up's rows", to: Limits.sumMax)
+  }
+}
+
+extension Enrol {
+  fileprivate var wire: Hub_Wire_Enrol {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_Enrol()
+      out.nonce = nonce
+      out.secret = Data(secret)
+      out.office = office
+      out.hubVersion = hubVersion
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Enrol) throws(WireError) {
+    self.init(
+      nonce: wire.nonce, secret: [UInt8](wire.secret), office: wire.office, hubVersion: wire.hubVersion)
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.office(office)
+    guard !secret.isEmpty, secret.count <= Limits.secretBytesMax else {
+      throw .malformed("an enrolment's secret is empty or too long")
+    }
+    try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
+  }
+}
+
+extension Enrolled {
+  fileprivate var wire: Hub_Wire_Enrolled {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_Enrolled()
+      out.nonce = nonce
+      if let refusal { out.refusal = Checks.shortened(refusal, to: Limits.errorTextBytesMax) }
+      out.head = head
+      out.residue = Int64(residue)
+      out.hubVersion = hubVersion
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_Enrolled) throws(WireError) {
+    if wire.hasRefusal {
+      try Checks.text(wire.refusal, "a reason", max: Limits.errorTextBytesMax, mayBeEmpty: true)
+    }
+    self.init(
+      nonce: wire.nonce, refusal: wire.hasRefusal ? wire.refusal : nil, head: wire.head,
+      residue: try Checks.int(wire.residue, "a residue", to: Int64(Int32.max)), hubVersion: wire.hubVersion)
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.office(head)
+    try Checks.number(Int64(residue), "a residue", to: Int64(Int32.max))
+    try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
+  }
+}

@@ -1,0 +1,139 @@
+import ArgumentParser
+import Glibc
+import HubEngine
+import PostgresStore
+import SyncCore
+
+struct Status: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Print what this office knows of itself and the others.")
+
+  @OptionGroup var options: DatabaseOptions
+
+  func run() throws {
+    let status = try options.transaction { try OfficeStatus.read($0) }
+    if options.json { return print(status.json) }
+    let office = status.office
+    print("\(office.name) (\(office.role.rawValue)) \(status.state)")
+    if let error = status.brokerError, !status.isConnected { print("  broker: not connected: \(error)") }
+    if status.isConnected { print("  broker: connected\(status.isBlocked ? ", blocked by an alarm there" : "")") }
+    if status.isCatchingUp { print("  catching up") }
+    print("  outgoing: \(status.isPendingExact ? "" : "more than ")\(status.pending) rows pending")
+    print("  incoming: \(status.lagSeconds.map { "lag \(Int($0)) s" } ?? "lag unknown")")
+    print("  conflicts \(status.conflicts), quarantined \(status.quarantined)")
+    if let note = status.note { print("  note: \(note)") }
+    if !status.branches.isEmpty { printBranches(status.branches) }
+  }
+}
+
+func printBranches(_ branches: [OfficeStatus.Branch]) {
+  printTable(
+    ["BRANCH", "STATE", "PENDING", "LAST SEEN"],
+    branches.map {
+      [
+        $0.name, $0.state, ($0.isPendingExact ? "" : ">") + String($0.pending),
+        $0.secondsSinceSeen.map { "\(Int($0)) s ago" } ?? "never",
+      ]
+    })
+}
+
+struct Branches: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "List the members with their lag.")
+
+  @OptionGroup var options: DatabaseOptions
+
+  func run() throws {
+    let status = try options.transaction { session -> OfficeStatus in
+      _ = try HeadSetup.requireHead(session, for: "branches")
+      return try OfficeStatus.read(session)
+    }
+    if options.json { return print(JSONValue.array(status.branches.map(\.json))) }
+    printBranches(status.branches)
+  }
+}
+
+struct Watch: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    abstract: "Print each row that changes here, from now on, whoever wrote it.")
+
+  @OptionGroup var options: DatabaseOptions
+
+  func run() async throws {
+    let watcher = ChangeWatcher(url: try options.url())
+    while true {
+      for change in try await watcher.next() {
+        print(
+          options.json
+            ? change.json.description : "\(change.at)  \(change.isAlive ? "write " : "delete")  \(change.table)  \(change.key)")
+      }
+      try await Task.sleep(for: .milliseconds(200))
+    }
+  }
+}
+
+struct Pause: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Stop the exchange without stopping the daemon.")
+  @OptionGroup var options: DatabaseOptions
+  func run() throws { try setPaused(true, options) }
+}
+
+struct Resume: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Start the exchange again.")
+  @OptionGroup var options: DatabaseOptions
+  func run() throws { try setPaused(false, options) }
+}
+
+private func setPaused(_ paused: Bool, _ options: DatabaseOptions) throws {
+  let office = try options.transaction { session -> OfficeIdentity in
+    let office = try PostgresStore.readOffice(session)
+    try session.query("UPDATE hub.office SET paused = \(paused)::bool")
+    return office
+  }
+  print(
+    options.json
+      ? JSONValue.fields(["office": .string(office.name), "paused": .bool(paused)]).description
+      : "\(office.name) \(paused ? "paused" : "resumed")")
+}
+
+struct Health: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Exit 0 when the daemon runs and is connected, else 1.")
+  @OptionGroup var options: DatabaseOptions
+
+  func run() throws {
+    let status = try options.transaction { try OfficeStatus.read($0) }
+    let isHealthy = status.state == "running" || status.state == "paused"
+    if options.json {
+      print(JSONValue.fields(["healthy": .bool(isHealthy), "state": .string(status.state)]))
+    } else if isHealthy {
+      print("\(status.office.name) \(status.state)")
+    }
+    guard isHealthy else {
+      throw HubError(
+        .notReady, "\(status.office.name) is \(status.state)",
+        hint: status.state == "stopped" ? "start hub run" : status.brokerError ?? "look at hub status")
+    }
+  }
+}
+
+struct Conflicts: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "The conflict inbox (not in this version).")
+  @Argument(parsing: .allUnrecognized) var rest: [String] = []
+  func run() throws { throw notYet("conflicts") }
+}
+
+struct Quarantine: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Quarantined rows (not in this version).")
+  @Argument(parsing: .allUnrecognized) var rest: [String] = []
+  func run() throws { throw notYet("quarantine") }
+}
+
+struct Verify: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Anti-entropy (not in this version).")
+  @Argument(parsing: .allUnrecognized) var rest: [String] = []
+  func run() throws { throw notYet("verify") }
+}
+
+struct Trace: ParsableCommand {
+  static let configuration = CommandConfiguration(abstract: "Where a row's writes are (not in this version).")
+  @Argument(parsing: .allUnrecognized) var rest: [String] = []
+  func run() throws { throw notYet("trace") }
+}
