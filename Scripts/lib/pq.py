@@ -21,6 +21,7 @@ class Connection:
         self._c = ctypes.c_void_p(_pq.PQconnectdb(url.encode()))
         if _pq.PQstatus(self._c) != 0:
             raise Failure(_pq.PQerrorMessage(self._c).decode().strip())
+        self.run("SET client_min_messages = warning")
 
     def run(self, sql):
         """Executes it; rows as lists of text, None for NULL."""

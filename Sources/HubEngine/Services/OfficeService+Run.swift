@@ -13,7 +13,7 @@ extension OfficeService {
       do {
         try await serveConnection()
       } catch let error as TransportError {
-        disconnected(error.message)
+        if !Task.isCancelled { disconnected(error.message) }
         if case .refused = error.kind { delay = max(delay, .seconds(2)) }
       } catch let error as HubError {
         disconnected("\(error)")

@@ -71,9 +71,10 @@ package struct OfficeStatus: Sendable {
         p.acked_number = coalesce((SELECT max(number) FROM hub.batch), 0)
       FROM hub.peer p LEFT JOIN hub.batch b ON b.number = p.acked_number AND b.id = p.acked_id
       UNION ALL
-      SELECT DISTINCT office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, true FROM hub.invite i
+      SELECT i.office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, true FROM hub.invite i
       WHERE used_at IS NULL AND NOT reusable AND expires_at > now()
         AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.office = i.office AND p.state <> 'removed')
+      GROUP BY i.office
       ORDER BY 1, 2
       """)
     return try (0..<rows.count).map { i in

@@ -1,4 +1,5 @@
 import HubEngine
+package import SyncCore
 
 extension Definitions {
   /// How a statement of each kind begins; what has no entry is not run.

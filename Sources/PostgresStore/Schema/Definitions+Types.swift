@@ -1,4 +1,5 @@
 import HubEngine
+import SyncCore
 
 extension Definitions {
   /// A collation that a column, domain or type names; nothing for the system's own.

@@ -1,22 +1,5 @@
 import HubEngine
-
-/// One statement of what a table is made of.
-package struct SchemaStatement: Sendable, Equatable {
-  /// A `Definitions.Kind`.
-  package var kind: String
-  /// Qualified and quoted where need be, as PostgreSQL's `to_reg…` functions read it. Of a `note`: a sentence.
-  package var name: String
-  package var statement: String
-  /// The tracked table that it belongs to, by its name in the catalogue; "" for what several may use.
-  package var table: String
-
-  package init(kind: String, name: String, statement: String, table: String) {
-    self.kind = kind
-    self.name = name
-    self.statement = statement
-    self.table = table
-  }
-}
+package import SyncCore
 
 /// What tracked tables are made of, as statements that an empty database runs in order.
 ///

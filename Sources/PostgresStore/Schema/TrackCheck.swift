@@ -1,4 +1,5 @@
 import HubEngine
+package import SyncCore
 
 /// What is looked at before a table is tracked: refusals as one line and what to do, and warnings.
 package enum TrackCheck {
