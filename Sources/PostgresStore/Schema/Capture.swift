@@ -14,8 +14,10 @@ package enum Capture {
     let keys = table.keyColumns.enumerated()
       .map { "\(quotedName($1.name)) AS k\($0 + 1)" }.joined(separator: ", ")
     let names = keyNames(table)
+    // The triggers' own lock, taken before the rows are read: no row may be written between the two.
     try session.script(
       """
+      LOCK TABLE \(table.quoted) IN SHARE ROW EXCLUSIVE MODE;
       CREATE TABLE \(table.versions) AS SELECT \(keys) FROM \(table.quoted) WITH NO DATA;
       ALTER TABLE \(table.versions)
         ADD actor bigint NOT NULL, ADD n bigint NOT NULL, ADD stamp bigint NOT NULL, ADD xid xid8 NOT NULL,
@@ -100,11 +102,14 @@ package enum Capture {
   private static func capturing(_ table: TableInfo) -> String {
     let columns = table.keyColumns.map { "s." + quotedName($0.name) }.joined(separator: ", ")
     let names = keyNames(table)
-    let sameKey = table.keyJoin({ "s.\(quotedName($1.name))" }, { "r.\(quotedName($1.name))" })
-    func write(_ rows: String, alive: Bool, filter: String = "") -> String {
+    // DISTINCT: cascades of one statement may update a row several times, each time into the same transition table.
+    // Never a join of the two transition tables: its plan is kept for the session, and one made for a single row
+    // (a nested loop) takes hours for a million. EXCEPT hashes or sorts whatever was expected.
+    let gone = "(SELECT \(columns) FROM old_rows s EXCEPT SELECT \(columns) FROM new_rows s)"
+    func write(_ rows: String, alive: Bool) -> String {
       """
       INSERT INTO \(table.versions) AS v (\(names), actor, n, stamp, xid, alive, echo)
-      SELECT \(columns), hub_own, nextval('hub.dot'), hub_clock, hub_xact, \(alive), false FROM \(rows) s \(filter)
+      SELECT \(columns), hub_own, nextval('hub.dot'), hub_clock, hub_xact, \(alive), false FROM \(rows) s
       ON CONFLICT (\(names)) DO UPDATE SET
         vector = CASE WHEN v.actor = hub_own AND v.vector IS NULL THEN NULL
           ELSE hub.vector_with(v.vector, v.actor, v.n, hub_own, EXCLUDED.n) END,
@@ -125,9 +130,9 @@ package enum Capture {
         IF TG_OP = 'INSERT' THEN
           \(write("new_rows", alive: true))
         ELSIF TG_OP = 'UPDATE' THEN
-          \(write("new_rows", alive: true))
-          IF EXISTS (SELECT FROM old_rows s WHERE NOT EXISTS (SELECT FROM new_rows r WHERE \(sameKey))) THEN
-            \(write("old_rows", alive: false, filter: "WHERE NOT EXISTS (SELECT FROM new_rows r WHERE \(sameKey))"))
+          \(write("(SELECT DISTINCT \(columns) FROM new_rows s)", alive: true))
+          IF EXISTS \(gone) THEN
+            \(write(gone, alive: false))
           END IF;
         ELSIF TG_OP = 'DELETE' THEN
           \(write("old_rows", alive: false))
