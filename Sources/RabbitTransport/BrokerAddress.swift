@@ -27,7 +27,8 @@ package struct BrokerAddress: Hashable, Sendable, CustomStringConvertible {
     let (beforeQuery, query) = Self.split(afterScheme, at: "?")
     let (authority, path) = Self.split(beforeQuery, at: "/")
     guard path?.contains("@") != true, query?.contains("@") != true else {
-      throw Self.bad("an @ stands behind the host: in user and password write / as %2F, ? as %3F and @ as %40")
+      throw Self.bad(
+        "an @ stands behind the host: in user and password write / as %2F, ? as %3F and @ as %40")
     }
     let (credentials, location) = Self.credentials(authority)
     let (user, password) = Self.split(credentials ?? "guest:guest", at: ":")

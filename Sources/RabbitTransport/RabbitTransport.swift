@@ -36,8 +36,10 @@ package struct RabbitTransport: MessageTransport {
     var address = try BrokerAddress(url: url)
     if let authorityFile { address.authorityFile = authorityFile }
     settings = Settings(
-      address: address, connectionName: connectionName, prefetch: max(1, prefetch), confirmWindow: confirmWindow,
-      confirmBytesMax: confirmBytesMax, queueType: queueType, queueBytesMax: queueBytesMax, heartbeat: heartbeat)
+      address: address, connectionName: connectionName, prefetch: max(1, prefetch),
+      confirmWindow: confirmWindow,
+      confirmBytesMax: confirmBytesMax, queueType: queueType, queueBytesMax: queueBytesMax,
+      heartbeat: heartbeat)
     var logger = logger
     logger[metadataKey: "rabbit.host"] = "\(address.host)"
     self.logger = logger

@@ -4,7 +4,8 @@ import Testing
 
 @Suite struct BrokerAddressTests {
   @Test func aFullURLIsTakenApart() throws {
-    let address = try BrokerAddress(url: "amqps://s%40les:p%2Fw%3A%25%C3%A9@mq.example.org:5699/branch%2Fnorth")
+    let address = try BrokerAddress(
+      url: "amqps://s%40les:p%2Fw%3A%25%C3%A9@mq.example.org:5699/branch%2Fnorth")
     #expect(address.isEncrypted)
     #expect(address.host == "mq.example.org")
     #expect(address.port == 5699)
@@ -40,19 +41,26 @@ import Testing
   }
 
   @Test func theAuthorityFileComesFromTheQuery() throws {
-    #expect(try BrokerAddress(url: "amqps://h?cacertfile=/etc/hub/ca%20one.pem").authorityFile == "/etc/hub/ca one.pem")
+    #expect(
+      try BrokerAddress(url: "amqps://h?cacertfile=/etc/hub/ca%20one.pem").authorityFile
+        == "/etc/hub/ca one.pem")
     #expect(try BrokerAddress(url: "amqps://h/v?cacertfile=ca.pem").virtualHost == "v")
   }
 
   @Test(
     "BRK-13: no URL, readable or not, gives its password away",
     arguments: [
-      "http://user:hunter2@host", "hunter2", "amqp://", "amqp://user:hunter2@", "amqp://user:hunter2@host:port",
-      "amqp://user:hunter2@host:0", "amqp://user:hunter2@host:70000", "amqp://user:hun/ter2@host", "amqp://:hunter2@h",
-      "amqp://user:hun?ter2@host", "amqp://user:hun#ter2@host", "amqp://user:%zzhunter2@host", "amqp://u:hunter2%0@h",
-      "amqp://user:hunter2%00@host", "amqp://user:hunter2%ff@host", "amqp://user:hunter2@[::1", "amqp://u:hunter2@::1",
+      "http://user:hunter2@host", "hunter2", "amqp://", "amqp://user:hunter2@",
+      "amqp://user:hunter2@host:port",
+      "amqp://user:hunter2@host:0", "amqp://user:hunter2@host:70000", "amqp://user:hun/ter2@host",
+      "amqp://:hunter2@h",
+      "amqp://user:hun?ter2@host", "amqp://user:hun#ter2@host", "amqp://user:%zzhunter2@host",
+      "amqp://u:hunter2%0@h",
+      "amqp://user:hunter2%00@host", "amqp://user:hunter2%ff@host", "amqp://user:hunter2@[::1",
+      "amqp://u:hunter2@::1",
       "amqp://user:hunter2@[::1]x", "amqp://user:hunter2@[a b]", "amqp://user:hunter2@host/a/b",
-      "amqp://user:hunter2@host?verify=none", "amqp://user:hunter2@host?cacertfile=", "amqp://user:hunter2@h?cacertfile=a&b=c",
+      "amqp://user:hunter2@host?verify=none", "amqp://user:hunter2@host?cacertfile=",
+      "amqp://user:hunter2@h?cacertfile=a&b=c",
     ])
   func anUnreadableURLIsRefusedWithoutItsPassword(url: String) {
     let error = #expect(throws: TransportError.self) { try BrokerAddress(url: url) }

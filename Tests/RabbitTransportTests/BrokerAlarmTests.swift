@@ -11,7 +11,8 @@ extension BrokerTests {
     @Test("BRK-05: under a memory alarm publishing waits without holding a thread, and goes on afterwards")
     func publishingWaitsOutAnAlarm() async throws {
       try await TestBroker.with { broker in
-        let head = try #require(try await broker.transport().open(.head(offices: ["north"])) as? RabbitSession)
+        let head = try #require(
+          try await broker.transport().open(.head(offices: ["north"])) as? RabbitSession)
         let branch = try await broker.transport().open(.branch(office: "north"))
         try await head.publish([0], to: .branches, messageID: "before")
         let before = try await within(.seconds(5)) { try await branch.next() }
@@ -56,7 +57,11 @@ extension BrokerTests {
         let alarm = try MemoryAlarm()
         defer { alarm.end() }
         let publishing = Task {
-          await kind { while true { try await head.publish([UInt8](repeating: 1, count: size), to: .head, messageID: "x") } }
+          await kind {
+            while true {
+              try await head.publish([UInt8](repeating: 1, count: size), to: .head, messageID: "x")
+            }
+          }
         }
         try await eventually { await head.isBlocked }
         let confirming = Task { await kind { try await head.confirmed() } }
@@ -76,7 +81,11 @@ extension BrokerTests {
         let alarm = try MemoryAlarm()
         defer { alarm.end() }
         let publishing = Task {
-          await kind { while true { try await head.publish([UInt8](repeating: 1, count: size), to: .head, messageID: "x") } }
+          await kind {
+            while true {
+              try await head.publish([UInt8](repeating: 1, count: size), to: .head, messageID: "x")
+            }
+          }
         }
         try await eventually { await head.isBlocked }
         try await Task.sleep(for: .milliseconds(200))
@@ -120,7 +129,9 @@ extension BrokerTests {
         let start = ContinuousClock.now
         let publishing = Task {
           await kind {
-            while true { try await sending.publish([UInt8](repeating: 1, count: 1 << 20), to: .head, messageID: "x") }
+            while true {
+              try await sending.publish([UInt8](repeating: 1, count: 1 << 20), to: .head, messageID: "x")
+            }
           }
         }
         #expect(try await within(.seconds(10)) { await kind { _ = try await quick.next() } } == .unreachable)
@@ -167,7 +178,8 @@ extension BrokerTests {
         await head.close()
         await branch.close()
         try broker.makeVirtualHost()
-        #expect(await kind { _ = try await broker.transport().open(.branch(office: "north")) } == .queueMissing)
+        #expect(
+          await kind { _ = try await broker.transport().open(.branch(office: "north")) } == .queueMissing)
         let again = try await broker.transport().open(.head(offices: ["north"]))
         let north = try await broker.transport().open(.branch(office: "north"))
         try await again.publish([9], to: .branches, messageID: "new")
@@ -234,10 +246,14 @@ struct Resources: Sendable, CustomStringConvertible {
     let files = FileManager.default
     return Resources(
       descriptors: try files.contentsOfDirectory(atPath: "/proc/self/fd").count,
-      threads: try files.contentsOfDirectory(atPath: "/proc/self/task").filter {
-        // The pool of Swift's runtime comes and goes.
-        (try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8))?.hasPrefix("hub-") == true
-      }.count)
+      // The pool of Swift's runtime comes and goes.
+      threads: try threads(named: "hub-publish") + threads(named: "hub-consume"))
+  }
+
+  static func threads(named name: String) throws -> Int {
+    try FileManager.default.contentsOfDirectory(atPath: "/proc/self/task").filter {
+      (try? String(contentsOfFile: "/proc/self/task/\($0)/comm", encoding: .utf8)) == name + "\n"
+    }.count
   }
 
   /// Once sessions of earlier tests are gone.
@@ -246,7 +262,9 @@ struct Resources: Sendable, CustomStringConvertible {
     return try now()
   }
 
-  func isWithin(_ other: Resources) -> Bool { threads <= other.threads && descriptors <= other.descriptors + 2 }
+  func isWithin(_ other: Resources) -> Bool {
+    threads <= other.threads && descriptors <= other.descriptors + 2
+  }
 
   var description: String { "\(descriptors) descriptors, \(threads) threads" }
 }

@@ -11,7 +11,9 @@ extension BrokerTests {
     func aWrongPasswordIsRefused() async throws {
       try await TestBroker.with { broker in
         let transport = try broker.transport(url: broker.url(password: "hunter2"))
-        let error = await #expect(throws: TransportError.self) { _ = try await transport.open(.head(offices: [])) }
+        let error = await #expect(throws: TransportError.self) {
+          _ = try await transport.open(.head(offices: []))
+        }
         #expect(error?.kind == .refused)
         #expect(error?.message.contains("hunter2") == false)
         #expect(error?.message.contains("cannot log in as \(broker.address.user)") == true)
@@ -20,7 +22,8 @@ extension BrokerTests {
 
     @Test func anUnknownVirtualHostIsRefused() async throws {
       try await TestBroker.with { broker in
-        let url = "amqp://\(broker.address.user):\(broker.address.password)@\(broker.address.host):\(broker.address.port)/nowhere"
+        let url =
+          "amqp://\(broker.address.user):\(broker.address.password)@\(broker.address.host):\(broker.address.port)/nowhere"
         #expect(await kind { _ = try await broker.transport(url: url).open(.head(offices: [])) } == .refused)
       }
     }
@@ -28,7 +31,9 @@ extension BrokerTests {
     @Test func whereNobodyListensNobodyIsReached() async throws {
       try await TestBroker.with { broker in
         let transport = try broker.transport(url: broker.url(port: 1))
-        let error = await #expect(throws: TransportError.self) { _ = try await transport.open(.head(offices: [])) }
+        let error = await #expect(throws: TransportError.self) {
+          _ = try await transport.open(.head(offices: []))
+        }
         #expect(error?.kind == .unreachable)
         #expect(error?.message == "cannot reach the broker at \(broker.address.host):1: nobody answers there")
         let unknown = try broker.transport(url: broker.url(host: "no-such-host.invalid"))
@@ -47,14 +52,20 @@ extension BrokerTests {
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         let bound = withUnsafeMutablePointer(to: &address) {
           $0.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-            bind(listener, $0, length) == 0 && listen(listener, 5) == 0 && getsockname(listener, $0, &length) == 0
+            bind(listener, $0, length) == 0 && listen(listener, 5) == 0
+              && getsockname(listener, $0, &length) == 0
           }
         }
         try #require(bound)
-        let transport = try broker.transport(url: broker.url(host: "127.0.0.1", port: UInt16(bigEndian: address.sin_port)))
+        let transport = try broker.transport(
+          url: broker.url(host: "127.0.0.1", port: UInt16(bigEndian: address.sin_port)))
         let start = ContinuousClock.now
         #expect(await kind { _ = try await transport.open(.head(offices: [])) } == .unreachable)
-        #expect(start.duration(to: .now) < .seconds(12))
+        #expect(start.duration(to: .now) < .seconds(10))
+        let opening = Task { await kind { _ = try await transport.open(.head(offices: [])) } }
+        try await Task.sleep(for: .milliseconds(100))
+        opening.cancel()
+        #expect(try await within(.seconds(1)) { await opening.value } == .closed)
       }
     }
 
@@ -63,7 +74,9 @@ extension BrokerTests {
       try await TestBroker.with { broker in
         let transport = try broker.transport()
         #expect(await kind { _ = try await transport.open(.branch(office: "north")) } == .queueMissing)
-        #expect(try TestBroker.control(["list_queues", "-p", broker.address.virtualHost, "--no-table-headers"]) == "")
+        #expect(
+          try TestBroker.control(["list_queues", "-p", broker.address.virtualHost, "--no-table-headers"])
+            == "")
       }
     }
 
@@ -144,6 +157,48 @@ extension BrokerTests {
       }
     }
 
+    @Test("BRK-04: a message that a queue refuses ends the session: it is sent again later")
+    func aRefusedMessageEndsTheSession() async throws {
+      try await TestBroker.with { broker in
+        let head = try await broker.transport().open(.head(offices: []))
+        try broker.makeRefusingQueue(boundTo: "hub.to-head")
+        let refused = await kind {
+          for number in 1...20 { try await head.publish([1], to: .head, messageID: "\(number)") }
+          try await head.confirmed()
+        }
+        #expect(refused == .unreachable)
+        await head.close()
+      }
+    }
+
+    @Test func manyPublishersAtOnceLoseNothing() async throws {
+      try await TestBroker.with { broker in
+        let head = try await broker.transport(confirmWindow: 8).open(.head(offices: []))
+        try await withThrowingTaskGroup(of: Void.self) { group in
+          for task in 0..<20 {
+            group.addTask {
+              for number in 0..<20 {
+                let body = [UInt8](repeating: UInt8(task), count: number % 5 == 0 ? 200_000 : 100)
+                try await head.publish(body, to: .head, messageID: "\(task)-\(number)")
+              }
+              try await head.confirmed()
+            }
+          }
+          var next = [Int](repeating: 0, count: 20)
+          for _ in 0..<400 {
+            let delivery = try await within(.seconds(20)) { try await head.next() }
+            let task = Int(delivery.body.first ?? 99)
+            #expect(delivery.messageID == "\(task)-\(next[task])", "each task's messages come in its order")
+            #expect(delivery.body.allSatisfy { Int($0) == task })
+            next[task] += 1
+            try await head.acknowledge(delivery.tag)
+          }
+          try await group.waitForAll()
+        }
+        await head.close()
+      }
+    }
+
     @Test("BRK-01: a message to an office without queue is confirmed all the same")
     func aConfirmSaysNothingOfAMissingQueue() async throws {
       try await TestBroker.with { broker in
@@ -171,7 +226,8 @@ extension BrokerTests {
     func aBranchNeedsNoRightToConfigure() async throws {
       try await TestBroker.with { broker in
         let head = try await broker.transport().open(.head(offices: ["north"]))
-        let url = try broker.addUser("branch", configure: "^$", write: "^hub\\\\.to-head$", read: "^hub\\\\.office\\\\.north$")
+        let url = try broker.addUser(
+          "branch", configure: "^$", write: "^hub\\\\.to-head$", read: "^hub\\\\.office\\\\.north$")
         defer { try? broker.removeUser("branch") }
         let branch = try await broker.transport(url: url).open(.branch(office: "north"))
         try await branch.publish([1], to: .head, messageID: "up")
@@ -186,7 +242,8 @@ extension BrokerTests {
         try await branch.confirmed()
         #expect(try broker.messages(in: "hub.office.north") == 0)
         #expect(try broker.messages(in: "hub.dead") == 0)
-        #expect(await kind { _ = try await broker.transport(url: url).open(.head(offices: [])) } == .notAllowed)
+        #expect(
+          await kind { _ = try await broker.transport(url: url).open(.head(offices: [])) } == .notAllowed)
         await branch.close()
         await head.close()
       }
@@ -234,7 +291,9 @@ extension BrokerTests {
       }
     }
 
-    @Test("BRK-15: a queue of the other type refuses with its reason, or works", arguments: Topology.QueueType.allCases)
+    @Test(
+      "BRK-15: a queue of the other type refuses with its reason, or works",
+      arguments: Topology.QueueType.allCases)
     func aQueueOfTheOtherTypeIsNoRiddle(type: Topology.QueueType) async throws {
       try await TestBroker.with { broker in
         let old = try await broker.transport(queueType: type).open(.head(offices: []))

@@ -88,7 +88,9 @@ extension BrokerTests {
         let head = try await broker.transport(prefetch: 2).open(.head(offices: []))
         let bodies = (0..<4).map { seed in (0..<size).map { UInt8(truncatingIfNeeded: $0 &* 31 &+ seed) } }
         async let publishing: Void = {
-          for (number, body) in bodies.enumerated() { try await head.publish(body, to: .head, messageID: "\(number)") }
+          for (number, body) in bodies.enumerated() {
+            try await head.publish(body, to: .head, messageID: "\(number)")
+          }
           try await head.confirmed()
         }()
         for body in bodies {
@@ -145,7 +147,9 @@ extension BrokerTests {
         }()
         for number in 1...count {
           let delivery = try await head.next()
-          if delivery.messageID != "\(number)" { Issue.record("\(number) came as \(delivery.messageID ?? "?")") }
+          if delivery.messageID != "\(number)" {
+            Issue.record("\(number) came as \(delivery.messageID ?? "?")")
+          }
           try await head.acknowledge(delivery.tag)
         }
         let took = start.duration(to: .now)

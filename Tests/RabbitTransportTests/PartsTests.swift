@@ -7,7 +7,9 @@ import Testing
 @testable import RabbitTransport
 
 @Suite struct TopologyTests {
-  @Test(arguments: [("north-1", true), ("a", true), ("", false), ("North", false), ("a.b", false), ("é", false)])
+  @Test(arguments: [
+    ("north-1", true), ("a", true), ("", false), ("North", false), ("a.b", false), ("é", false),
+  ])
   func officeNamesAreNarrow(name: String, isValid: Bool) {
     #expect(Topology.isValid(office: name) == isValid)
   }
@@ -38,7 +40,9 @@ extension TopologyTests {
   func theDeliveryLimitIsLiftedWhereThereIsOne() {
     let queue = Topology.Queue(name: "q", type: .quorum, bytesMax: 1, source: nil)
     #expect(queue.arguments(brokerMajor: 4).contains { $0.0 == "x-delivery-limit" && $0.1 == .number(-1) })
-    for major in [0, 3] { #expect(!queue.arguments(brokerMajor: major).contains { $0.0 == "x-delivery-limit" }) }
+    for major in [0, 3] {
+      #expect(!queue.arguments(brokerMajor: major).contains { $0.0 == "x-delivery-limit" })
+    }
   }
 }
 
@@ -47,7 +51,12 @@ extension TopologyTests {
     (AMQPFault.Scope.channel, 404, "no queue 'hub.office.a'", TransportError.Kind.queueMissing),
     (.channel, 403, "queue 'hub.head' in vhost '/' in exclusive use", .queueInUse),
     (.channel, 403, "access to queue 'x' refused for user 'y'", .notAllowed),
-    (.channel, 405, "cannot obtain exclusive access", .queueInUse), (.channel, 406, "inequivalent arg", .notAllowed),
+    (.channel, 405, "cannot obtain exclusive access", .queueInUse),
+    (.channel, 406, "inequivalent arg", .notAllowed),
+    (
+      .channel, 406, "delivery acknowledgement on channel 1 timed out. Timeout value used: 1800000 ms",
+      .unreachable
+    ),
     (.connection, 403, "Login was refused", .refused), (.connection, 530, "vhost not found", .refused),
     (.connection, 320, "broker forced connection closure", .unreachable),
     (.connection, 540, "not implemented", .notAllowed),

@@ -46,7 +46,8 @@ struct TestBroker: Sendable {
   }
 
   func transport(
-    url: String? = nil, prefetch: UInt16 = 16, confirmWindow: Int = 64, queueType: Topology.QueueType = .classic,
+    url: String? = nil, prefetch: UInt16 = 16, confirmWindow: Int = 64,
+    queueType: Topology.QueueType = .classic,
     queueBytesMax: Int64 = 1 << 30, heartbeat: Duration = .seconds(15), authorityFile: String? = nil,
     logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
   ) throws -> RabbitTransport {
@@ -92,7 +93,9 @@ struct TestBroker: Sendable {
     try process.run()
     let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
     process.waitUntilExit()
-    guard process.terminationStatus == 0 else { throw Failed(description: "rabbitmqctl \(arguments): \(text)") }
+    guard process.terminationStatus == 0 else {
+      throw Failed(description: "rabbitmqctl \(arguments): \(text)")
+    }
     return text.trimmingCharacters(in: .whitespacesAndNewlines)
   }
 
@@ -162,5 +165,59 @@ extension TestBroker {
 
   func removeUser(_ name: String) throws {
     try Self.control(["delete_user", "\(address.virtualHost)-\(name)"])
+  }
+}
+
+extension TestBroker {
+  /// A queue that refuses what it has no room for (nack), as hub's own never do.
+  func makeRefusingQueue(boundTo exchange: String) throws {
+    try Self.evaluate(
+      """
+      V = <<"\(address.virtualHost)">>, Q = rabbit_misc:r(V, queue, <<"refusing">>),
+      rabbit_amqqueue:declare(Q, true, false, [{<<"x-max-length">>, long, 1},
+      {<<"x-overflow">>, longstr, <<"reject-publish">>}], none, <<"hub">>),
+      ok = rabbit_binding:add({binding, rabbit_misc:r(V, exchange, <<"\(exchange)">>), <<>>, Q, []}, <<"hub">>).
+      """)
+  }
+
+  /// Makes the broker listen for TLS as well, with a certificate for `localhost` of an authority made for this test.
+  func withTLS(
+    versions: String = "'tlsv1.3','tlsv1.2'",
+    _ test: (_ port: UInt16, _ authority: String, _ stranger: String) async throws -> Void
+  ) async throws {
+    let directory = FileManager.default.temporaryDirectory.appendingPathComponent(
+      "hub-tls-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: directory, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: directory) }
+    try Self.shell(
+      """
+      cd "$0"; for ca in ca stranger; do
+        openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj "/CN=test $ca" -keyout $ca.key -out $ca.pem
+      done
+      openssl req -newkey rsa:2048 -nodes -subj /CN=localhost -keyout server.key -out server.csr
+      printf 'subjectAltName=DNS:localhost\\nextendedKeyUsage=serverAuth\\n' >extensions
+      openssl x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -out server.pem -extfile extensions
+      chmod -R a+rX .
+      """, directory.path)
+    let port = UInt16.random(in: 20_000...32_000)
+    let listener = "{\"127.0.0.1\", \(port)}"
+    try Self.evaluate(
+      """
+      ok = rabbit_networking:start_ssl_listener(\(listener), [{certfile, "\(directory.path)/server.pem"},
+      {keyfile, "\(directory.path)/server.key"}, {verify, verify_none}, {versions, [\(versions)]}], 2).
+      """)
+    defer { _ = try? Self.evaluate("rabbit_networking:stop_tcp_listener(\(listener)).") }
+    try await test(port, directory.path + "/ca.pem", directory.path + "/stranger.pem")
+  }
+
+  private static func shell(_ script: String, _ argument: String) throws {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: "/bin/bash")
+    process.arguments = ["-ec", script, argument]
+    process.standardOutput = FileHandle.nullDevice
+    process.standardError = FileHandle.nullDevice
+    try process.run()
+    process.waitUntilExit()
+    guard process.terminationStatus == 0 else { throw Failed(description: "openssl failed") }
   }
 }

@@ -112,7 +112,9 @@ private final class Loop: Sendable {
   func stop() { change { $0.stopping = true } }
 
   func interrupt(_ descriptor: Int32) {
-    for wait in takeWaits(where: { $0.descriptor == descriptor }) { wait.continuation.resume(returning: false) }
+    for wait in takeWaits(where: { $0.descriptor == descriptor }) {
+      wait.continuation.resume(returning: false)
+    }
   }
 
   private func change(_ body: (inout sending State) -> Void) {

@@ -100,7 +100,7 @@ package struct OfficeStatus: Sendable {
       sum += try session.script(
         """
         SELECT count(*) FROM (SELECT FROM \(table.versions) v WHERE \(since.isNew("v")) AND NOT v.echo
-          LIMIT \(countedMax + 1)) AS some
+          LIMIT \(countedMax + 1)) AS counted
         """
       ).int64(0, 0)
     }

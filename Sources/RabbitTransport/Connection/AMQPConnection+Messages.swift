@@ -19,7 +19,8 @@ struct OutgoingProperties: Hashable, Sendable {
 extension AMQPConnection {
   /// Sends a whole message that fits one frame; the library joins its frames into one write.
   func publish(
-    _ body: [UInt8], to route: (exchange: String, key: String), mandatory: Bool, _ properties: OutgoingProperties,
+    _ body: [UInt8], to route: (exchange: String, key: String), mandatory: Bool,
+    _ properties: OutgoingProperties,
     channel: amqp_channel_t
   ) throws(AMQPFault) {
     var arena = AMQPArena()

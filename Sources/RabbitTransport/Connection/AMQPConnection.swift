@@ -8,7 +8,7 @@ import HubEngine
 /// `Limits.request`; frames are read without blocking (`AMQPConnection+Frames.swift`).
 final class AMQPConnection {
   enum Limits {
-    static let connect: Duration = .seconds(8)
+    static let connect: Duration = .seconds(6)
     static let login: Duration = .seconds(8)
     static let request: Duration = .seconds(10)
     static let farewell: Duration = .seconds(1)
@@ -23,14 +23,17 @@ final class AMQPConnection {
   /// Messages that are arriving, by channel.
   var incoming: [amqp_channel_t: IncomingContent] = [:]
 
-  /// Connects and logs in.
-  init(_ address: BrokerAddress, name: String, heartbeat: Duration) throws(AMQPFault) {
+  /// Connects and logs in; `connected` hears of the socket before the login.
+  init(
+    _ address: BrokerAddress, name: String, heartbeat: Duration, connected: (SocketHandle) -> Void
+  ) throws(AMQPFault) {
     guard let state = amqp_new_connection() else {
       throw AMQPFault(
         scope: .library, code: Int(AMQP_STATUS_NO_MEMORY.rawValue), text: "out of memory", doing: "connect")
     }
     do {
       socket = try Self.connect(state, address)
+      connected(socket)
       try Self.logIn(state, address, name: name, heartbeat: heartbeat)
     } catch {
       amqp_destroy_connection(state)
@@ -59,7 +62,9 @@ final class AMQPConnection {
 
   /// 3 for RabbitMQ 3.10.8; 0 when the broker does not say.
   var brokerMajor: Int {
-    guard let table = amqp_get_server_properties(state)?.pointee, let entries = table.entries else { return 0 }
+    guard let table = amqp_get_server_properties(state)?.pointee, let entries = table.entries else {
+      return 0
+    }
     for index in 0..<Int(table.num_entries) where String(entries[index].key) == "version" {
       let version = String(hub_text(entries[index].value))
       return Int(version.prefix { $0.isNumber }) ?? 0
@@ -85,7 +90,8 @@ final class AMQPConnection {
     }
     if var fault = AMQPFault.status(status, doing: doing) {
       if status == AMQP_STATUS_SSL_HOSTNAME_VERIFY_FAILED.rawValue {
-        fault.text += "; its certificate must name the host as the URL does, by DNS name: no IP address is accepted"
+        fault.text +=
+          "; its certificate must name the host as the URL does, by DNS name: no IP address is accepted"
       } else if status == AMQP_STATUS_SOCKET_ERROR.rawValue {
         fault.text = "nobody answers there"
       }
@@ -93,7 +99,8 @@ final class AMQPConnection {
     }
     guard let handle = SocketHandle(duplicating: amqp_get_sockfd(state)) else {
       throw AMQPFault(
-        scope: .library, code: Int(AMQP_STATUS_SOCKET_ERROR.rawValue), text: "out of file descriptors", doing: doing)
+        scope: .library, code: Int(AMQP_STATUS_SOCKET_ERROR.rawValue), text: "out of file descriptors",
+        doing: doing)
     }
     return handle
   }
@@ -110,7 +117,9 @@ final class AMQPConnection {
     // rabbitmq-c 0.11 loads no authorities of its own.
     let file = address.authorityFile ?? "/etc/ssl/certs/ca-certificates.crt"
     let authorities = amqp_ssl_socket_set_cacert(socket, file)
-    if let fault = AMQPFault.status(authorities, doing: "read the certificate authorities in \(file)") { throw fault }
+    if let fault = AMQPFault.status(authorities, doing: "read the certificate authorities in \(file)") {
+      throw fault
+    }
     return socket
   }
 
@@ -119,9 +128,11 @@ final class AMQPConnection {
   ) throws(AMQPFault) {
     withTimeval(Limits.login) { _ = amqp_set_handshake_timeout(state, $0) }
     let reply = hub_login(
-      state, address.virtualHost, Int32(Limits.frameBytesMax), Int32(clamping: heartbeat.components.seconds), name,
+      state, address.virtualHost, Int32(Limits.frameBytesMax), Int32(clamping: heartbeat.components.seconds),
+      name,
       address.user, address.password)
-    if let fault = fault(in: reply, doing: "log in as \(address.user) at virtual host \(address.virtualHost)") {
+    if let fault = fault(in: reply, doing: "log in as \(address.user) at virtual host \(address.virtualHost)")
+    {
       throw fault
     }
   }
@@ -148,7 +159,8 @@ final class AMQPConnection {
     }
     if scope == .channel {
       let close = decoded.assumingMemoryBound(to: amqp_channel_close_t.self).pointee
-      return AMQPFault(scope: scope, code: Int(close.reply_code), text: String(close.reply_text), doing: doing)
+      return AMQPFault(
+        scope: scope, code: Int(close.reply_code), text: String(close.reply_text), doing: doing)
     }
     let close = decoded.assumingMemoryBound(to: amqp_connection_close_t.self).pointee
     return AMQPFault(scope: scope, code: Int(close.reply_code), text: String(close.reply_text), doing: doing)

@@ -40,6 +40,8 @@ struct AMQPFault: Error, Hashable, Sendable {
     case (.channel, 404): .queueMissing
     case (.channel, 403) where text.contains("exclusive"): .queueInUse
     case (.channel, 405): .queueInUse
+    // A delivery was not acknowledged within the broker's 30 minutes: it comes again.
+    case (.channel, 406) where text.contains("acknowledgement") && text.contains("timed out"): .unreachable
     case (.channel, _): .notAllowed
     }
   }

@@ -25,7 +25,8 @@ struct IncomingContent {
     var redelivered = false
     if case .delivery(let number, let again) = purpose { (tag, redelivered) = (number, again) }
     delivery = Delivery(
-      tag: DeliveryTag(rawValue: tag), body: [], contentType: nil, contentEncoding: nil, redelivered: redelivered,
+      tag: DeliveryTag(rawValue: tag), body: [], contentType: nil, contentEncoding: nil,
+      redelivered: redelivered,
       messageID: nil, userID: nil, appID: nil)
   }
 

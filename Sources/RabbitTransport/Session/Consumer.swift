@@ -29,9 +29,9 @@ actor Consumer: Link {
   }
 
   func open(_ address: BrokerAddress, name: String, heartbeat: Duration) throws(TransportError) {
+    if let error = fate.error { throw error }
     do {
-      let opened = try AMQPConnection(address, name: name, heartbeat: heartbeat)
-      fate.add(opened.socket)
+      let opened = try AMQPConnection(address, name: name, heartbeat: heartbeat) { fate.add($0) }
       connection = opened
     } catch {
       throw fate.end(error.transportError)

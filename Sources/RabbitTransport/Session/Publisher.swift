@@ -29,8 +29,10 @@ actor Publisher: Link {
   private let logger: Logger
   private var window: ConfirmWindow
   private var deadWindow = ConfirmWindow(messagesMax: 16, bytesMax: 16 << 20)
-  /// Why dead letters cannot be written in this session.
+  /// Why dead letters cannot be written in this session: the broker closed their channel.
   private var deadRefusal: String?
+  /// Why the latest one reached no queue.
+  private var deadReturn: String?
   /// Calls in their order; the first may send.
   private var turns: [UInt64] = []
   private var lastTurn: UInt64 = 0
@@ -48,9 +50,9 @@ actor Publisher: Link {
   }
 
   func open(_ address: BrokerAddress, name: String, heartbeat: Duration) throws(TransportError) {
+    if let error = fate.error { throw error }
     do {
-      let opened = try AMQPConnection(address, name: name, heartbeat: heartbeat)
-      fate.add(opened.socket)
+      let opened = try AMQPConnection(address, name: name, heartbeat: heartbeat) { fate.add($0) }
       for channel in [Channel.live, Channel.dead] {
         try opened.openChannel(channel)
         try opened.selectConfirms(channel)
@@ -86,7 +88,8 @@ actor Publisher: Link {
   /// message that nobody can read must not come back for ever.
   func bury(_ delivery: Delivery, from queue: String) async throws(TransportError) {
     let message = Outgoing(
-      body: delivery.body, exchange: "", key: Topology.deadQueue, properties: deadProperties(delivery, from: queue))
+      body: delivery.body, exchange: "", key: Topology.deadQueue,
+      properties: deadProperties(delivery, from: queue))
     let turn = takeTurn()
     var number: UInt64 = 0
     do {
@@ -99,12 +102,13 @@ actor Publisher: Link {
       }
     }
     try await wait { $0.deadRefusal != nil || $0.deadWindow.isSettled(through: number) }
-    if let deadRefusal {
+    if let reason = deadRefusal ?? deadReturn {
+      deadReturn = nil
       logger.error(
         "a rejected message could not be kept as dead letter and is dropped",
         metadata: [
           "hub.queue": "\(queue)", "hub.message": "\(delivery.messageID ?? "?")",
-          "hub.reason": "\(deadRefusal)",
+          "hub.reason": "\(reason)",
         ])
     }
   }
@@ -175,8 +179,9 @@ actor Publisher: Link {
         ? deadWindow.confirmed(number, multiple: multiple) : window.confirmed(number, multiple: multiple)
       if !known { fate.end(TransportError(.unreachable, "the broker confirmed a message that was not sent")) }
     case .notConfirmed(_, let number):
-      fate.end(TransportError(.unreachable, "the broker did not take message \(number): it is sent again later"))
-    case .returned(_, let code, let text): deadRefusal = "\(text) (\(code))"
+      fate.end(
+        TransportError(.unreachable, "the broker did not take message \(number): it is sent again later"))
+    case .returned(_, let code, let text): deadReturn = "\(text) (\(code))"
     case .blocked(let reason):
       blocked.store(true, ordering: .relaxed)
       logger.warning("the broker blocks publishers", metadata: ["rabbit.reason": "\(reason)"])
@@ -201,7 +206,9 @@ actor Publisher: Link {
       .init(name: "x-hub-reason", value: .text("rejected")), .init(name: "x-hub-queue", value: .text(queue)),
     ]
     // Of the sender only its claim is left: the broker insists on the name of the account that publishes the copy.
-    if let user = delivery.userID { properties.headers.append(.init(name: "x-hub-user-id", value: .text(user))) }
+    if let user = delivery.userID {
+      properties.headers.append(.init(name: "x-hub-user-id", value: .text(user)))
+    }
     if let app = delivery.appID { properties.headers.append(.init(name: "x-hub-app-id", value: .text(app))) }
     return properties
   }

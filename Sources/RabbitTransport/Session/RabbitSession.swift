@@ -13,21 +13,35 @@ final class RabbitSession: TransportSession {
   /// Each ends when the session has ended; `close` waits for both.
   private let pumps: [Task<Void, Never>]
 
-  /// Connects, declares (head) and consumes. On failure nothing stays open.
+  /// Connects, declares (head) and consumes. On failure nothing stays open. Cancellation ends it at once, except
+  /// while it looks for the host (at most `AMQPConnection.Limits.connect`, and the resolver's own time).
   static func open(
     _ role: TransportRole, _ settings: RabbitTransport.Settings, _ logger: Logger
   ) async throws(TransportError) -> RabbitSession {
+    if case .head(let offices) = role {
+      for office in offices { try checkName(office) }
+    }
     let fate = SessionFate()
+    let opened = await withTaskCancellationHandler {
+      await connect(role, settings, fate, logger)
+    } onCancel: {
+      fate.end(TransportError(.closed, "opening the session was cancelled"))
+    }
+    return try opened.get()
+  }
+
+  private static func connect(
+    _ role: TransportRole, _ settings: RabbitTransport.Settings, _ fate: SessionFate, _ logger: Logger
+  ) async -> Result<RabbitSession, TransportError> {
     let window = ConfirmWindow(messagesMax: settings.confirmWindow, bytesMax: settings.confirmBytesMax)
     let publisher = Publisher(user: settings.address.user, window: window, fate: fate, logger: logger)
     let consumer = Consumer(fate: fate, logger: logger)
-    do {
+    do throws(TransportError) {
       try await consumer.open(
         settings.address, name: "\(settings.connectionName) consume", heartbeat: settings.heartbeat)
       try await publisher.open(
         settings.address, name: "\(settings.connectionName) publish", heartbeat: settings.heartbeat)
       if case .head(let offices) = role {
-        for office in offices { try checkName(office) }
         try await consumer.declare(
           exchanges: [Topology.toHead, Topology.toBranches],
           queues: Topology.headQueues(
@@ -36,13 +50,13 @@ final class RabbitSession: TransportSession {
       let queue = Topology.queue(of: role)
       try await consumer.consume(
         queue, exclusively: settings.queueType == .classic, prefetch: settings.prefetch)
-      return RabbitSession(fate, publisher, consumer, queue, settings)
+      return .success(RabbitSession(fate, publisher, consumer, queue, settings))
     } catch {
-      fate.end(error, politely: true)
+      let reason = fate.end(error, politely: true)
       // With the session ended, the pumps only take leave and let the connections go.
       await consumer.pump()
       await publisher.pump()
-      throw error
+      return .failure(reason)
     }
   }
 
@@ -102,8 +116,7 @@ final class RabbitSession: TransportSession {
     }
     // A broker that does not answer the farewell gets no more time than this.
     let limit = Task { [fate] in
-      try? await Task.sleep(for: .seconds(2))
-      fate.shutDownSockets()
+      if (try? await Task.sleep(for: .seconds(2))) != nil { fate.shutDownSockets() }
     }
     for pump in pumps { await pump.value }
     limit.cancel()

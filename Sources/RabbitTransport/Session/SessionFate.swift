@@ -13,6 +13,8 @@ final class SessionFate: Sendable {
 
   /// A thread is stuck when one call of the library took so long. Longer than every time-out of a request.
   static let stuckAfter: Duration = .seconds(30)
+  /// A call that takes longer than this waits for the broker.
+  private static let lingersAfter: Duration = .milliseconds(50)
 
   private let state = Mutex(State())
 
@@ -31,7 +33,7 @@ final class SessionFate: Sendable {
   func tell(_ signal: Signal) { state.withLock { $0.signals.append(signal) } }
 
   /// Ends the session unless it has ended; returns the reason that holds. With `politely` the connections may still
-  /// take leave of the broker, except those whose thread is inside a call right now.
+  /// take leave of the broker, except those whose thread waits inside a call.
   @discardableResult
   func end(_ error: TransportError, politely: Bool = false) -> TransportError {
     let (reason, sockets, signals) = state.withLock { s in
@@ -40,7 +42,7 @@ final class SessionFate: Sendable {
       s.error = reason
       return (reason, s.sockets, s.signals)
     }
-    for socket in sockets where !politely || socket.busyFor > .zero { socket.shutDown() }
+    for socket in sockets where !politely || socket.busyFor > Self.lingersAfter { socket.shutDown() }
     for signal in signals { signal.fire() }
     return reason
   }
