@@ -2,76 +2,92 @@ import CZstd
 import SyncCore
 import Synchronization
 
-/// Writes and reads the one zstd frame that a message is: with its content's size, so that a reader knows what it
-/// would allocate, and with a checksum, because protobuf does not notice damage.
+/// Writes and reads a message's bytes: one zstd frame, which states its content's size, so that a reader knows what
+/// it would allocate, and ends with a checksum of its content; then a skippable frame with the CRC-32 of the first.
 ///
+/// The second checksum is not for the content but for the bytes: zstd has several ways to write the same content,
+/// and of 10 000 flipped bits 31 made another one of them. Any zstd decoder passes over a skippable frame.
 /// Contexts are reused and safe from any thread.
-enum Compression {
-  static let encodingName = "zstd"
+package enum Compression {
+  package static let encodingName = "zstd"
   fileprivate static let level: Int32 = 3
   private static let compressors = ContextPool { Compressor() }
   private static let decompressors = ContextPool { Decompressor() }
+  /// Magic number and size of the skippable frame (RFC 8878, 3.1.2), then four bytes of CRC, low byte first.
+  private static let trailerHead: [UInt8] = [0x5B, 0x2A, 0x4D, 0x18, 4, 0, 0, 0]
+  private static let trailerBytes = 12
 
-  static func compress(_ bytes: [UInt8]) throws(WireError) -> [UInt8] {
-    guard bytes.count <= Limits.messageBytesDecompressedMax else {
-      throw .tooLarge(bytes: UInt64(bytes.count), max: Limits.messageBytesDecompressedMax)
+  package static func compress(_ content: [UInt8]) throws(WireError) -> [UInt8] {
+    guard content.count <= Limits.messageBytesDecompressedMax else {
+      throw .tooLarge(bytes: UInt64(content.count), max: Limits.messageBytesDecompressedMax)
     }
     let context = try compressors.take()
     defer { compressors.give(context) }
-    var written = 0
-    let out = [UInt8](unsafeUninitializedCapacity: ZSTD_compressBound(bytes.count)) { buffer, count in
-      written = bytes.withUnsafeBytes {
-        ZSTD_compress2(context.pointer, buffer.baseAddress, buffer.count, $0.baseAddress, $0.count)
+    let capacity = ZSTD_compressBound(content.count) + trailerBytes
+    let body = [UInt8](unsafeUninitializedCapacity: capacity) { buffer, count in
+      let written = content.withUnsafeBytes {
+        ZSTD_compress2(context.pointer, buffer.baseAddress, capacity - trailerBytes, $0.baseAddress, $0.count)
       }
-      count = ZSTD_isError(written) == 0 ? written : 0
+      guard ZSTD_isError(written) == 0 else { return }
+      let checksum = CRC32.of(UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(buffer)[..<written]))
+      let trailer = trailerHead + (0..<4).map { UInt8(truncatingIfNeeded: checksum >> (8 * $0)) }
+      for (i, byte) in trailer.enumerated() { buffer.initializeElement(at: written + i, to: byte) }
+      count = written + trailerBytes
     }
-    guard ZSTD_isError(written) == 0, !out.isEmpty else { throw .malformed("zstd could not compress it") }
-    guard out.count <= Limits.messageBytesMax else {
-      throw .tooLarge(bytes: UInt64(out.count), max: Limits.messageBytesMax)
+    guard !body.isEmpty else { throw .malformed("zstd could not compress it") }
+    guard body.count <= Limits.messageBytesMax else {
+      throw .tooLarge(bytes: UInt64(body.count), max: Limits.messageBytesMax)
     }
-    return out
+    return body
   }
 
-  static func decompress(_ frame: [UInt8]) throws(WireError) -> [UInt8] {
-    guard frame.count <= Limits.messageBytesMax else {
-      throw .tooLarge(bytes: UInt64(frame.count), max: Limits.messageBytesMax)
+  package static func decompress(_ body: [UInt8]) throws(WireError) -> [UInt8] {
+    guard body.count <= Limits.messageBytesMax else {
+      throw .tooLarge(bytes: UInt64(body.count), max: Limits.messageBytesMax)
     }
-    try checkHeader(frame)
-    let (size, frameBytes) = frame.withUnsafeBytes {
-      (
-        ZSTD_getFrameContentSize($0.baseAddress, $0.count),
-        ZSTD_findFrameCompressedSize($0.baseAddress, $0.count)
-      )
-    }
+    return try body.withUnsafeBytes { body in
+      Result { () throws(WireError) in try decompress(frame: checked(body)) }
+    }.get()
+  }
+
+  private static func decompress(frame: UnsafeRawBufferPointer) throws(WireError) -> [UInt8] {
+    let size = ZSTD_getFrameContentSize(frame.baseAddress, frame.count)
     guard size < .max - 1 else { throw .damaged(.frame) }
     guard let capacity = Int(exactly: size), capacity <= Limits.messageBytesDecompressedMax else {
       throw .tooLarge(bytes: size, max: Limits.messageBytesDecompressedMax)
     }
+    let frameBytes = ZSTD_findFrameCompressedSize(frame.baseAddress, frame.count)
     guard ZSTD_isError(frameBytes) == 0, frameBytes == frame.count else { throw .damaged(.content) }
     let context = try decompressors.take()
     defer { decompressors.give(context) }
+    // Room for one byte more: a frame without content needs a destination too. An error is a very large count.
     var written = 0
-    // Room for one byte more: a frame without content needs a destination too.
-    let out = [UInt8](unsafeUninitializedCapacity: capacity + 1) { buffer, count in
-      written = frame.withUnsafeBytes {
-        ZSTD_decompressDCtx(context.pointer, buffer.baseAddress, capacity, $0.baseAddress, $0.count)
-      }
+    let content = [UInt8](unsafeUninitializedCapacity: capacity + 1) { buffer, count in
+      written = ZSTD_decompressDCtx(
+        context.pointer, buffer.baseAddress, capacity, frame.baseAddress, frame.count)
       count = ZSTD_isError(written) == 0 ? written : 0
     }
-    guard ZSTD_isError(written) == 0, out.count == capacity else { throw .damaged(.content) }
-    return out
+    guard written == capacity else { throw .damaged(.content) }
+    return content
   }
 
-  /// The frame's first bytes, where zstd is lenient: the descriptor must ask for size and checksum, must not ask for
-  /// a dictionary, and its two spare bits are 0 (RFC 8878, 3.1.1.1.1).
-  private static func checkHeader(_ frame: [UInt8]) throws(WireError) {
-    guard frame.count > 5, frame[0...3].elementsEqual([0x28, 0xB5, 0x2F, 0xFD]) else {
+  /// The zstd frame in a body, when the trailer is there and its checksum right, and the frame's first bytes are what
+  /// they must be where zstd is lenient: the descriptor says size and checksum, no dictionary, and its two spare bits
+  /// are 0 (RFC 8878, 3.1.1.1.1).
+  private static func checked(_ body: UnsafeRawBufferPointer) throws(WireError) -> UnsafeRawBufferPointer {
+    guard body.count > 5 + trailerBytes, body[..<4].elementsEqual([0x28, 0xB5, 0x2F, 0xFD]) else {
       throw .damaged(.frame)
     }
+    let frame = UnsafeRawBufferPointer(rebasing: body[..<(body.count - trailerBytes)])
+    let trailer = body[frame.count...]
+    guard trailer.starts(with: trailerHead) else { throw .damaged(.unprotected) }
+    let checksum = trailer.suffix(4).reversed().reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
+    guard CRC32.of(frame) == checksum else { throw .damaged(.content) }
     let descriptor = frame[4]
     let (statesSize, isSingleSegment) = (descriptor & 0xC0 != 0, descriptor & 0x20 != 0)
     guard descriptor & 0x1B == 0 else { throw .damaged(.frame) }
     guard descriptor & 0x04 != 0, statesSize || isSingleSegment else { throw .damaged(.unprotected) }
+    return frame
   }
 }
 

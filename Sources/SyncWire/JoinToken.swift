@@ -44,7 +44,7 @@ package struct JoinToken: Sendable, Hashable {
     wire.head = head
     wire.expiresAt = expiresAt
     guard var bytes: [UInt8] = try? wire.serializedBytes() else { throw .malformed("it cannot be written") }
-    let checksum = CRC32.of(bytes)
+    let checksum = bytes.withUnsafeBytes { CRC32.of($0) }
     bytes += [24, 16, 8, 0].map { UInt8(truncatingIfNeeded: checksum >> $0) }
     return "hub\(Self.version)." + Base64URL.text(bytes)
   }
@@ -60,7 +60,9 @@ package struct JoinToken: Sendable, Hashable {
     guard var bytes = Base64URL.bytes(body), bytes.count > 4 else { throw .damaged }
     let checksum = bytes.suffix(4).reduce(UInt32(0)) { $0 << 8 | UInt32($1) }
     bytes.removeLast(4)
-    guard CRC32.of(bytes) == checksum, let wire = try? Hub_Wire_Invitation(serializedBytes: bytes) else {
+    guard bytes.withUnsafeBytes({ CRC32.of($0) }) == checksum,
+      let wire = try? Hub_Wire_Invitation(serializedBytes: bytes)
+    else {
       throw .damaged
     }
     self.init(
@@ -175,17 +177,5 @@ enum Base64URL {
     case UInt8(ascii: "_"): 63
     default: nil
     }
-  }
-}
-
-/// The CRC-32 of Ethernet and gzip: finds every burst of up to 32 changed bits.
-enum CRC32 {
-  static func of(_ bytes: [UInt8]) -> UInt32 {
-    var crc = UInt32.max
-    for byte in bytes {
-      crc ^= UInt32(byte)
-      for _ in 0..<8 { crc = crc & 1 == 1 ? crc >> 1 ^ 0xEDB8_8320 : crc >> 1 }
-    }
-    return ~crc
   }
 }

@@ -16,7 +16,7 @@ package enum WireError: Error, Sendable, Hashable {
 
   package enum Damage: String, Sendable {
     case frame = "no zstd frame"
-    case unprotected = "a zstd frame without size or checksum"
+    case unprotected = "its size or a checksum is missing"
     case content = "its checksum or compressed form is wrong"
     case message = "no protobuf message"
   }

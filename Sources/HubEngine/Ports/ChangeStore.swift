@@ -112,7 +112,8 @@ package struct AppliedCounts: Sendable, Equatable {
 /// Where applied rows come from: memory, or the parts staged before.
 package enum AppliedRows: Sendable {
   case blocks([RowBlock])
-  case staged(BatchReference)
+  /// All parts of this batch, as many as given.
+  case staged(BatchReference, parts: Int)
 }
 
 /// Work that a command left for whoever serves the office.

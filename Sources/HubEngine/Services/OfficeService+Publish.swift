@@ -86,6 +86,7 @@ extension OfficeService {
       if isEmpty { try await store.recordEmpty(header) } else { try await store.record(header) }
       outbound.recorded(header.reference)
       try writeHostFile(header.reference)
+      if isHead && peers.isEmpty { return await store.closeFeed() }
       let snapshotAt = SystemClock.now
       var part = first
       var index = 0

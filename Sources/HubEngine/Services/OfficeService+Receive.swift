@@ -100,9 +100,15 @@ extension OfficeService {
         try await stage(part, office, reset: reset)
         peer.assembly.staged(reference, index: part.part)
         peers[office]?.assembly = peer.assembly
-      case .complete:
+      case .complete(let parts):
         try await stage(part, office, reset: false)
-        try await apply(.staged(reference), part, next, office)
+        do {
+          try await apply(.staged(reference, parts: parts), part, next, office)
+        } catch let error as HubError where error.code == .damaged {
+          // The server crashed since and emptied the unlogged table.
+          peers[office]?.assembly.reset()
+          try await pull(from: office)
+        }
       case .duplicate: break
       case .gap: try await pull(from: office)
       }

@@ -17,10 +17,11 @@ final class FeedScan {
 
   private var index = 0
   private var isOpen = false
-  private var fetchCount = 200
+  private var fetchCount = FeedScan.firstFetch
+  /// Rows are fetched a few at first: one may hold megabytes.
+  private static let firstFetch = 16
   private var heldDeletes: [RowBlock] = []
   private var heldCount = 0
-  private var finished = false
 
   /// - Parameters:
   ///   - after: scan in the order of the keys, after this one, as a catch-up does; `isKeyed` with nil: from the
@@ -52,13 +53,14 @@ final class FeedScan {
         try session.script("CLOSE hub_feed")
         isOpen = false
         index += 1
+        fetchCount = min(fetchCount, Self.firstFetch)
         continue
       }
       var block = RowBlock(table: table.name, columnNames: table.columnNames, keyCount: table.keyCount)
       var dead = block
-      let size = Self.append(rows, table, alive: &block, dead: &dead, apart: !isKeyed)
+      let size = append(rows, table, alive: &block, dead: &dead, apart: !isKeyed)
       bytes += size
-      fetchCount = max(1, min(2000, partBytes * rows.count / max(1, size) / 2))
+      fetchCount = max(1, min(2000, fetchCount * 8, partBytes * rows.count / max(1, size) / 2))
       if isKeyed, let last = lastKey(rows, table) {
         part.cursor = WindowCursor(table: table.name, key: last).bytes
       }
@@ -131,17 +133,32 @@ final class FeedScan {
   }
 
   /// Appends result rows to blocks; returns their size in bytes.
-  private static func append(
+  /// Rows with a value that is too large to travel; they are left out and reported.
+  private(set) var oversized: [(table: String, key: JSONValue, bytes: Int)] = []
+
+  private func largest(_ rows: ResultSet, _ row: Int, _ width: Int) -> Int? {
+    (0..<width).compactMap { rows.bytes(row, $0)?.count }.max()
+  }
+
+  private static func key(_ rows: ResultSet, _ row: Int, _ table: TableInfo) -> JSONValue {
+    .row(table.keyColumns.map(\.name), (0..<table.keyCount).map { rows.bytes(row, $0).map(Array.init) })
+  }
+
+  private func append(
     _ rows: ResultSet, _ table: TableInfo, alive block: inout RowBlock, dead: inout RowBlock, apart: Bool
   ) -> Int {
     let width = table.columns.count
     var size = 0
     for row in 0..<rows.count {
       let alive = rows.bool(row, width + 4)
+      if let bytes = largest(rows, row, width), bytes > Limits.valueBytesMax {
+        oversized.append((table.name, Self.key(rows, row, table), bytes))
+        continue
+      }
       if apart, !alive {
-        size += append(rows, row, width, alive, &dead)
+        size += Self.append(rows, row, width, alive, &dead)
       } else {
-        size += append(rows, row, width, alive, &block)
+        size += Self.append(rows, row, width, alive, &block)
       }
     }
     return size

@@ -59,13 +59,16 @@ extension PostgresStore {
 
   /// Whole batches are one transaction; larger ones than `batchRowsMax` are cut, in the order sent.
   private func groups(of rows: AppliedRows, from peer: String) async throws(HubError) -> [Range<Int>] {
-    guard case .staged(let batch) = rows else { return [0..<1] }
+    guard case .staged(let batch, let parts) = rows else { return [0..<1] }
     let sizes = try await writer.run { session in
       let rows = try session.query(
         """
         SELECT rows FROM hub.stage WHERE peer = \(peer) AND number = \(batch.number) AND id = \(batch.id) ORDER BY part
         """)
       return (0..<rows.count).map { rows.int($0, 0) }
+    }
+    guard sizes.count == parts else {
+      throw HubError(.damaged, "staged parts of a batch are gone", hint: "the batch is asked for again")
     }
     guard sizes.reduce(0, +) > batchRowsMax else { return [0..<sizes.count] }
     var groups: [Range<Int>] = []
@@ -88,7 +91,7 @@ extension PostgresStore {
     switch rows {
     case .blocks(let blocks):
       for block in blocks { try apply(block) }
-    case .staged(let batch):
+    case .staged(let batch, _):
       for part in parts {
         let stored = try session.hot(
           """
@@ -96,7 +99,7 @@ extension PostgresStore {
             AND id = \(batch.id)::bigint AND part = \(part)::int
           """)
         guard stored.count == 1, let text = stored.bytes(0, 0) else {
-          throw HubError(.database, "a staged part is gone", isTransient: true)
+          throw HubError(.damaged, "staged parts of a batch are gone", hint: "the batch is asked for again")
         }
         for block in try coder.decode(bytes(hex: text)) { try apply(block) }
       }
@@ -141,7 +144,7 @@ extension PostgresStore {
 
   package func retryQuarantine() async throws(HubError) -> Int {
     let peers = try await writer.run { session in
-      let rows = try session.hot("SELECT DISTINCT peer FROM hub.quarantine")
+      let rows = try session.hot("SELECT DISTINCT peer FROM hub.quarantine WHERE state <> ''")
       return (0..<rows.count).map { rows.text($0, 0) }
     }
     var released = 0

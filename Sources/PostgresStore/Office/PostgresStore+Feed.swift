@@ -34,11 +34,12 @@ extension PostgresStore {
         let snapshot = try session.query("SELECT pg_current_snapshot()").text(0, 0)
         let scan = FeedScan(session: session, tables: tables, since: since, echoes: echoes, partBytes: partBytes)
         let part = try scan.next()
+        session.attachment = scan
         if part.rows == 0 && part.isLast {
+          try Self.reportOversized(session)
           session.rollBack()
           return (snapshot, nil)
         }
-        session.attachment = scan
         return (snapshot, part)
       } catch {
         session.rollBack()
@@ -78,8 +79,25 @@ extension PostgresStore {
 
   private static func closeScan(_ connection: PostgresConnection) async {
     try? await connection.perform { session in
-      session.attachment = nil
       session.rollBack()
+      try reportOversized(session)
+      session.attachment = nil
+    }
+  }
+
+  /// Rows with a value beyond the limit stay here, in quarantine, by table, key and size.
+  private static func reportOversized(_ session: Session) throws {
+    guard let scan = session.attachment as? FeedScan, !scan.oversized.isEmpty else { return }
+    session.rollBack()
+    for row in scan.oversized {
+      try session.query(
+        """
+        INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state)
+        SELECT name, \(row.table), \(row.key.description)::jsonb, '54000',
+          \("a value of \(row.bytes) bytes is larger than \(Limits.valueBytesMax): the row stays here"), '{}', ''
+        FROM hub.office
+        ON CONFLICT (peer, table_name, key) DO UPDATE SET error = EXCLUDED.error, tried_at = now()
+        """)
     }
   }
 
@@ -158,13 +176,17 @@ extension PostgresStore {
     }
   }
 
+  /// Records kept for the sake of an absent office; beyond, only the very positions that offices acknowledged.
+  private static let batchRecordsMax: Int64 = 100_000
+
   package func pruneBatches() async throws(HubError) {
     try await control.perform { session in
       try session.query(
         """
-        DELETE FROM hub.batch WHERE number < least(
-          (SELECT max(number) FROM hub.batch),
-          (SELECT min(acked_number) FROM hub.peer WHERE state IN ('joining', 'active')))
+        DELETE FROM hub.batch b WHERE number < (SELECT max(number) FROM hub.batch)
+          AND (number < (SELECT min(acked_number) FROM hub.peer WHERE state IN ('joining', 'active'))
+            OR number < (SELECT max(number) FROM hub.batch) - \(Self.batchRecordsMax)
+              AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.acked_number = b.number AND p.acked_id = b.id))
         """)
     }
   }

@@ -78,7 +78,7 @@ extension PostgresStore {
   }
 
   package func hasQuarantine() async throws(HubError) -> Bool {
-    try await control.run { try $0.hot("SELECT EXISTS (SELECT FROM hub.quarantine)").bool(0, 0) }
+    try await control.run { try $0.hot("SELECT EXISTS (SELECT FROM hub.quarantine WHERE state <> '')").bool(0, 0) }
   }
 
   package func joined() async throws(HubError) {
