@@ -117,8 +117,11 @@ table_sum() {
   local copy="COPY (SELECT * FROM $2 WHERE ${4:-true} ORDER BY $3) TO STDOUT"
   at "$1" psql -XAtq -v ON_ERROR_STOP=1 -c "SET client_min_messages = error" -c "$copy" | python3 -c '
 import hashlib, sys
-data = sys.stdin.buffer.read()
-print(data.count(b"\n"), hashlib.md5(data).hexdigest())'
+rows, sum = 0, hashlib.md5()
+while data := sys.stdin.buffer.read(1 << 20):
+    rows += data.count(b"\n")
+    sum.update(data)
+print(rows, sum.hexdigest())'
 }
 
 # json_get PATH: one value of the JSON on stdin, for example broker.connected; nothing when it is not there.

@@ -6,12 +6,14 @@ import ctypes.util
 _pq = ctypes.CDLL(ctypes.util.find_library("pq") or "libpq.so.5")
 for _name in ("PQconnectdb", "PQexec"):
     getattr(_pq, _name).restype = ctypes.c_void_p
-for _name in ("PQerrorMessage", "PQresultErrorMessage", "PQgetvalue"):
+for _name in ("PQerrorMessage", "PQresultErrorMessage", "PQresultErrorField", "PQgetvalue"):
     getattr(_pq, _name).restype = ctypes.c_char_p
 
 
 class Failure(Exception):
-    pass
+    def __init__(self, message, sqlstate=""):
+        super().__init__(message)
+        self.sqlstate = sqlstate
 
 
 class Connection:
@@ -28,7 +30,8 @@ class Connection:
         result = ctypes.c_void_p(_pq.PQexec(self._c, sql.encode()))
         try:
             if _pq.PQresultStatus(result) not in (1, 2):
-                raise Failure((_pq.PQresultErrorMessage(result) or _pq.PQerrorMessage(self._c)).decode().strip())
+                raise Failure((_pq.PQresultErrorMessage(result) or _pq.PQerrorMessage(self._c)).decode().strip(),
+                              (_pq.PQresultErrorField(result, ord("C")) or b"").decode())
             columns = range(_pq.PQnfields(result))
             return [[None if _pq.PQgetisnull(result, r, c) else _pq.PQgetvalue(result, r, c).decode() for c in columns]
                     for r in range(_pq.PQntuples(result))]

@@ -13,64 +13,81 @@ extension OfficeService {
     }
   }
 
-  /// A branch greets head; again only after a while, answers may be on their way.
-  func sayHello(isFirst: Bool = false) async throws {
-    if !isFirst, let at = helloAt, at + .seconds(5) > .now { return }
-    helloAt = .now
-    helloNonce = .random(in: 1...Int64.max)
-    helloLast = outbound.last
+  /// A branch greets head, unless an answer is awaited.
+  func sayHello() async throws {
+    guard let head = headPeer else { return }
+    try await act(
+      on: greeting.greetingNeeded(nonce: Self.nonce(), inbound: head.inbound, outbound: outbound))
+  }
+
+  /// A new connection, or no answer for long: the hello that is awaited again, or a first one.
+  func sayHelloAgain() async throws {
+    if greeting.awaited == nil { return try await sayHello() }
+    try await act(on: greeting.answerTimedOut())
+  }
+
+  /// Head refused a message of this session (branch).
+  func refused(_ session: SessionID) async throws {
+    guard let head = headPeer else { return }
+    try await act(
+      on: greeting.rehelloArrived(session, nonce: Self.nonce(), inbound: head.inbound, outbound: outbound))
+  }
+
+  private static func nonce() -> Nonce { Nonce(rawValue: .random(in: 1...Int64.max)) }
+
+  private func act(on action: GreetingMachine.Action) async throws {
+    guard case .hello(let hello) = action else { return }
+    greetingReminder.asked(at: uptime)
     try await send(
       .hello(
         Hello(
-          nonce: helloNonce, session: outbound.session, at: headPeer?.inbound.position.at ?? .origin,
-          last: outbound.last, catalogueVersion: identity.catalogueVersion, hubVersion: hubVersion)), to: .head)
+          nonce: hello.nonce.rawValue, session: hello.session, at: hello.at, last: hello.last,
+          catalogueVersion: identity.catalogueVersion, hubVersion: hubVersion)), to: .head)
   }
 
-  /// Head answers a greeting. The branch's session goes on when head stands inside that very session's stream.
+  /// Head answers a greeting.
   func greeted(_ hello: Hello, _ office: String, _ incarnation: Int64) async throws {
     guard let peer = peers[office], let headSession = outbound.session else { return }
-    var inbound = peer.inbound.position
-    let goesOn =
-      hello.session != nil && hello.session == inbound.session && hello.last.number >= inbound.at.number
-    let session = goesOn ? hello.session : SessionID(rawValue: .random(in: 1...Int64.max))
-    inbound.session = session
-    let start = try await store.knowsBatch(hello.at) ? hello.at : .origin
+    let answer = reception.helloArrived(
+      Handshake.Hello(
+        nonce: Nonce(rawValue: hello.nonce), session: hello.session, at: hello.at, last: hello.last),
+      from: office, known: try await store.knowsBatch(hello.at), inbound: peer.inbound.position,
+      last: outbound.last, headSession: headSession, fresh: SessionID(rawValue: .random(in: 1...Int64.max)))
+    let welcome = answer.welcome
     try await store.saveHandshake(
-      of: office, inbound: inbound, acknowledged: start, incarnation: incarnation, hubVersion: hello.hubVersion)
-    peers[office]?.inbound = InboundStream(position: inbound)
+      of: office, inbound: answer.inbound, acknowledged: welcome.start, incarnation: incarnation,
+      hubVersion: hello.hubVersion)
+    peers[office]?.inbound.committed(answer.inbound)
     peers[office]?.record.incarnation = incarnation
-    outbound.welcomed(session: headSession, receiver: office, standsAt: start, last: outbound.last)
-    guard let session else { return }
+    outbound.welcomed(session: headSession, receiver: office, standsAt: welcome.start, last: outbound.last)
     try await send(
       .welcome(
         Welcome(
-          nonce: hello.nonce, session: session, have: inbound.at, headSession: headSession, start: start,
-          last: outbound.last, catalogueVersion: identity.catalogueVersion, hubVersion: hubVersion)),
-      to: .office(office))
+          nonce: hello.nonce, session: welcome.session, have: welcome.have, headSession: headSession,
+          start: welcome.start, last: welcome.last, catalogueVersion: identity.catalogueVersion,
+          hubVersion: hubVersion)), to: .office(office))
   }
 
   /// A branch takes head's answer: sends again what head lacks, asks for what is missing here.
   func welcomed(_ welcome: Welcome) async throws {
-    guard welcome.nonce == helloNonce, let peer = headPeer else { return }
-    helloAt = nil
+    guard let head = headPeer else { return }
+    let action = greeting.welcomeArrived(
+      Handshake.Welcome(
+        nonce: Nonce(rawValue: welcome.nonce), session: welcome.session, have: welcome.have,
+        headSession: welcome.headSession, start: welcome.start, last: welcome.last),
+      inbound: head.inbound, outbound: outbound)
+    guard case .adopt(let adoption) = action else { return }
     let name = identity.head
-    let sameStream = welcome.session == outbound.session
-    var position = peer.inbound.position
-    if position.at == welcome.start {
-      position.session = welcome.headSession
-    } else {
-      position = peer.inbound.welcomed(session: welcome.headSession, at: welcome.start)
-    }
-    try await store.saveSession(welcome.session, head: position, acknowledged: welcome.have)
-    peers[name]?.inbound.committed(position)
-    if peer.inbound.position.session != welcome.headSession { peers[name]?.assembly.reset() }
-    identity.session = welcome.session
-    outbound.welcomed(session: welcome.session, receiver: name, standsAt: welcome.have, last: outbound.last)
-    // What went out after the greeting is behind it in head's queue; what head lacked then was lost.
-    if !sameStream || welcome.have != helloLast { resendFrom = welcome.have }
+    try await store.saveSession(
+      adoption.session, head: adoption.inbound, acknowledged: adoption.acknowledged)
+    peers[name]?.inbound.committed(adoption.inbound)
+    if head.inbound.position.session != adoption.inbound.session { peers[name]?.assembly.reset() }
+    outbound.adopted(adoption, receiver: name)
+    identity.session = adoption.session
+    greeting.adopted()
+    greetingReminder.answered()
     isGreeted = true
-    if welcome.start != welcome.last || welcome.catalogueVersion != identity.catalogueVersion || !identity.isJoined {
-      peers[name]?.progressAt = nil
+    if adoption.pulls || welcome.catalogueVersion != identity.catalogueVersion || !identity.isJoined {
       try await pull(from: name)
     } else {
       try await acknowledge(name)

@@ -34,7 +34,7 @@ extension OfficeService {
     self.enrolment = nil
     identity.residue = answer.residue
     try await store.saveResidue(answer.residue)
-    try await sayHello(isFirst: true)
+    try await sayHello()
   }
 
   /// A branch departs by itself; everything that it sent before is applied by now.
@@ -46,6 +46,7 @@ extension OfficeService {
     try await store.removePeer(office)
     peers[office] = nil
     outbound.left(office)
+    reception.left(office)
     pulls.removeAll { $0.office == office }
     try await send(.removed(nonce: nonce, reason: reason), to: .office(office))
     try await session?.confirmed()

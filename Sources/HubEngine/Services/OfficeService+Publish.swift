@@ -11,8 +11,7 @@ extension OfficeService {
       try await noticed(look)
       var didWork = false
       if !identity.isPaused && mayPublish {
-        if let standsAt = resendFrom {
-          resendFrom = nil
+        if let standsAt = outbound.resendFrom {
           try await publishBatch(after: standsAt)
           didWork = true
         } else if look.snapshot != lastSnapshot {
@@ -58,15 +57,12 @@ extension OfficeService {
   @discardableResult
   func publishBatch(after standsAt: BatchReference?) async throws -> Bool {
     var since = standsAt
-    var echoes = false
-    if let standsAt, try await !store.knowsBatch(standsAt) {
-      since = .origin
-      echoes = true
-    }
-    let opened = try await store.openFeed(since: since, echoes: echoes)
+    if let standsAt, try await !store.knowsBatch(standsAt) { since = .origin }
+    // What is sent again includes rows that came from the receiver: it may have lost them.
+    let opened = try await store.openFeed(since: since, echoes: standsAt != nil)
     isFeedEmpty = opened == nil
-    // What the other side is to build on has to lead to the last batch, also when there is nothing to send.
-    if opened == nil && (standsAt == nil || standsAt == outbound.last) { return false }
+    // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
+    if opened == nil && standsAt == nil { return false }
     try await send(
       opened ?? FeedPart(blocks: [], rows: 0, cursor: [], isLast: true), after: standsAt, isEmpty: opened == nil)
     return true
@@ -84,14 +80,15 @@ extension OfficeService {
     }
     do {
       if isEmpty { try await store.recordEmpty(header) } else { try await store.record(header) }
-      outbound.recorded(header.reference)
+      let applied = isHead ? nil : applied(of: identity.head)
+      outbound.recorded(header)
+      pace.recordedBatch(at: uptime, applied: applied?.reference)
       try writeHostFile(header.reference)
       if isHead && peers.isEmpty { return await store.closeFeed() }
       let snapshotAt = SystemClock.now
       var part = first
       var index = 0
       var rows: Int64 = 0
-      let applied = isHead ? nil : applied(of: identity.head)
       while true {
         let message = BatchPart(
           header: header, catalogueVersion: identity.catalogueVersion, part: index, isLast: part.isLast,
@@ -104,12 +101,7 @@ extension OfficeService {
       }
       await store.closeFeed()
       facts.rowsSent += rows
-      if let applied {
-        appliedSent = applied.reference
-        appliedSentAt = .now
-      }
-      lastSentAt = .now
-      quietBeats = 0
+      pace.published(at: uptime)
     } catch {
       await store.closeFeed()
       throw error
@@ -123,22 +115,18 @@ extension OfficeService {
       try await send(.beat(beat(for: answer.office, answerTo: answer.nonce)), toPeer: answer.office)
     }
     answers = []
-    if !isHead, let applied = applied(of: identity.head), applied.reference != appliedSent,
-      appliedSentAt + .seconds(60) < .now
-    {
-      return try await publishEmptyBatch()
-    }
-    let allAcknowledged = peers.keys.allSatisfy { outbound.isAcknowledged(by: $0) }
-    let base = allAcknowledged ? options.beatInterval : options.unacknowledgedBeatInterval
-    // An other side that does not answer is away: no heap of beats waits for it.
-    let interval = base * (allAcknowledged ? 1 : 1 << min(quietBeats / 3, 4))
-    guard !peers.isEmpty, lastSentAt + interval < .now else { return }
-    quietBeats += 1
-    lastSentAt = .now
-    if isHead {
-      try await send(.beat(beat(for: nil, answerTo: 0)), to: .branches)
-    } else {
-      try await send(.beat(beat(for: identity.head, answerTo: 0)), to: .head)
+    guard !peers.isEmpty else { return }
+    let applied = isHead ? nil : applied(of: identity.head)?.reference
+    // An office that is away is not asked again and again.
+    let present = peers.filter { !isHead || $0.value.lastSeen.map { $0 + .seconds(60) > .now } ?? false }
+    let isAcknowledged = present.keys.allSatisfy { outbound.isAcknowledged(by: $0) }
+    switch pace.foundNothing(at: uptime, applied: applied, isAcknowledged: isAcknowledged) {
+    case .emptyBatch: try await publishEmptyBatch()
+    case .beat(let asks):
+      let nonce = asks ? Int64.random(in: 1...Int64.max) : 0
+      try await send(
+        .beat(beat(for: isHead ? nil : identity.head, nonce: nonce)), to: isHead ? .branches : .head)
+    case nil: break
     }
   }
 

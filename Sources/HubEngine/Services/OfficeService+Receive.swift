@@ -42,10 +42,9 @@ extension OfficeService {
   private func reread() async throws {
     guard let records = try? await store.peers() else { return }
     for record in records where peers[record.office] != nil {
-      let awaited = peers[record.office]?.inbound.awaited
       peers[record.office]?.record = record
       peers[record.office]?.inbound = InboundStream(position: record.inbound)
-      if awaited != nil { peers[record.office]?.progressAt = nil }
+      peers[record.office]?.reminder.answered()
     }
   }
 
@@ -64,7 +63,7 @@ extension OfficeService {
     case .hello(let hello) where isHead: try await greeted(hello, office, envelope.incarnation)
     case .welcome(let welcome) where !isHead: try await welcomed(welcome)
     case .rehello(let session):
-      if !isHead, outbound.session == nil || session == outbound.session { try await sayHello() }
+      if !isHead { try await refused(session) }
     case .batch(let part): try await batchArrived(part, office)
     case .window(let part) where !isHead: try await windowArrived(part)
     case .acknowledgement(let acknowledgement):
@@ -93,15 +92,15 @@ extension OfficeService {
     case .ignore: break
     case .pull: try await pull(from: office)
     case .apply(let next):
-      peers[office]?.progressAt = .now
+      peers[office]?.reminder.progressed(at: uptime)
       switch peer.assembly.partArrived(of: reference, index: part.part, isLast: part.isLast) {
       case .single: try await apply(.blocks(part.blocks), part, next, office)
       case .stage(let reset):
         try await stage(part, office, reset: reset)
         peer.assembly.staged(reference, index: part.part)
         peers[office]?.assembly = peer.assembly
-      case .complete(let parts):
-        try await stage(part, office, reset: false)
+      case .complete(let parts), .applyStored(let parts):
+        if part.part == parts - 1, peer.assembly.stored < parts { try await stage(part, office, reset: false) }
         do {
           try await apply(.staged(reference, parts: parts), part, next, office)
         } catch let error as HubError where error.code == .damaged {
@@ -134,6 +133,7 @@ extension OfficeService {
 
   private func committed(_ next: InboundPosition, _ office: String, _ counts: AppliedCounts) {
     peers[office]?.inbound.committed(next)
+    if peers[office]?.inbound.awaited == nil { peers[office]?.reminder.answered() }
     note(counts, office)
   }
 
@@ -170,7 +170,6 @@ extension OfficeService {
       return
     }
     outbound.acknowledge(reference, from: office)
-    quietBeats = 0
     if reference == outbound.last || peers[office]?.record.state == .joining {
       try await store.saveAcknowledged(reference, by: office)
       peers[office]?.record.state = .active
@@ -182,47 +181,48 @@ extension OfficeService {
 
   private func beatArrived(_ beat: Beat, _ office: String) async throws {
     guard let peer = peers[office] else { return }
-    peers[office]?.isPaused = beat.isPaused
     if let applied = beat.applied { try await acknowledged(applied.session, applied.reference, office) }
     if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last) }
-    switch peer.inbound.beatArrived(session: beat.session, last: beat.last) {
+    switch peer.inbound.beatArrived(session: beat.session, last: beat.last, asks: false) {
     case .greet: try await greet(office, refusing: beat.session)
     case .pull: try await pull(from: office)
     case .apply(let next):
       try await store.savePosition(next, of: office)
       peers[office]?.inbound.committed(next)
       try await acknowledge(office)
-    case .acknowledge: if beat.nonce == 0 { try await acknowledge(office) }
-    case .ignore: break
+    case .acknowledge, .ignore: break
     }
     if beat.nonce != 0 { answers.append((office, beat.nonce)) }
   }
 
   // MARK: what is missing
 
-  /// Asks for what is missing, unless it was asked for and things are moving.
-  func pull(from office: String, isNext: Bool = false) async throws {
-    guard let peer = peers[office] else { return }
+  /// Asks for what is missing, unless an answer is awaited.
+  func pull(from office: String) async throws {
+    guard let peer = peers[office], peer.inbound.awaited == nil else { return }
     let position = peer.inbound.position
-    if !isNext, peer.inbound.awaited != nil, let moved = peer.progressAt, moved + options.pullPatience > .now { return }
     let token = PullToken(rawValue: .random(in: 1...Int64.max))
     peers[office]?.inbound.asked(token)
-    peers[office]?.progressAt = .now
+    peers[office]?.reminder.asked(at: uptime)
     try await send(
       .pull(
         Pull(
           token: token, at: position.at,
           resumption: position.catchUp.map { Resumption(from: $0.from, cursor: $0.cursor, full: $0.full) },
-          catalogueVersion: identity.catalogueVersion, rowsMax: options.windowRowsMax,
-          bytesMax: options.windowBytesMax)), toPeer: office)
+          catalogueVersion: identity.catalogueVersion, rowsMax: Int64(Limits.windowRowsMax),
+          bytesMax: Int64(Limits.windowBytesMax))), toPeer: office)
   }
 
   private func pulled(_ pull: Pull, _ office: String) async throws {
     if isHead {
       pulls.removeAll { $0.office == office }
       pulls.append((office, pull))
-    } else {
-      resendFrom = pull.at
+      return
+    }
+    switch outbound.pullArrived(at: pull.at, from: office, known: try await store.knowsBatch(pull.at)) {
+    case .resend: break
+    case .beat: pace.beatWanted(at: uptime)
+    case .greet: try await sayHello()
     }
   }
 
@@ -236,13 +236,14 @@ extension OfficeService {
       let counts = try await store.apply(
         .blocks(part.blocks), from: office, position: next, snapshotAt: part.snapshotAt)
       peers[office]?.inbound.committed(next, part: part.header)
-      peers[office]?.progressAt = .now
+      peers[office]?.reminder.progressed(at: uptime)
+      if part.header.isLastPart { peers[office]?.reminder.answered() }
       note(counts, office)
       progress.rows += Int64(part.blocks.reduce(0) { $0 + $1.count })
       if part.rowsTotal > 0 { progress.total = max(part.rowsTotal, progress.total) }
       if !part.header.more { try await caughtUp(office) }
       onProgress?(progress)
-      if part.header.more && part.header.isLastPart { try await pull(from: office, isNext: true) }
+      if peers[office]?.inbound.needsPull ?? false { try await pull(from: office) }
     case .acknowledge, .ignore, .pull: break
     }
   }

@@ -60,15 +60,18 @@ extension OfficeService {
     facts.brokerError = nil
     facts.state = "running"
     lastSnapshot = ""
-    helloAt = nil
+    for office in peers.keys {
+      // What was asked for over the earlier connection may never come.
+      peers[office]?.inbound.answerTimedOut()
+      peers[office]?.reminder.answered()
+    }
     logger.info("connected")
     if isHead {
-      lastSentAt = .now
       try await send(.beat(beat(for: nil)), to: .branches)
     } else if let enrolment {
       try await send(.enrol(enrolment), to: .head)
     } else {
-      try await sayHello(isFirst: true)
+      try await sayHelloAgain()
     }
     try await withThrowingTaskGroup(of: Void.self) { group in
       group.addTask { try await self.receiveLoop(session) }
@@ -112,7 +115,8 @@ extension OfficeService {
       }
       if count % 60 == 0 { try await store.pruneBatches() }
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
-      if !isHead, enrolment == nil, !isGreeted, count % 10 == 0 { try await sayHello() }
+      for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
+      if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }
       while isHead, !queuesToDelete.isEmpty, count % 5 == 0 {
         try await session?.deleteOffice(queuesToDelete.removeFirst())
       }

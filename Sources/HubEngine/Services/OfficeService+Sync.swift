@@ -68,7 +68,7 @@ extension OfficeService {
       while deadline > .now {
         if let answer = answered[office], answer.nonce == nonce, let peer = peers[office] {
           return answer.last == peer.inbound.position.at && !peer.inbound.position.isCatchingUp && isFeedEmpty
-            && resendFrom == nil && outbound.isAcknowledged(by: office)
+            && outbound.resendFrom == nil && outbound.isAcknowledged(by: office)
         }
         try await Task.sleep(for: .milliseconds(5))
       }

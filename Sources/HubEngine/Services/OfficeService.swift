@@ -6,14 +6,7 @@ import SyncWire
 package struct ServiceOptions: Sendable {
   /// The longest wait between two looks at the database.
   package var lookInterval: Duration = .milliseconds(20)
-  package var beatInterval: Duration = .seconds(10)
-  /// While something sent is not acknowledged.
-  package var unacknowledgedBeatInterval: Duration = .seconds(5)
   package var reconnectDelayMax: Duration = .seconds(15)
-  package var windowRowsMax: Int64 = 50_000
-  package var windowBytesMax: Int64 = 32 << 20
-  /// A request for what is missing is made again after nothing arrived for this long.
-  package var pullPatience: Duration = .seconds(15)
   package var stateDirectory: String?
 
   package init() {}
@@ -38,10 +31,9 @@ package actor OfficeService {
     var inbound: InboundStream
     var assembly = PartAssembly()
     var lastSeen: ContinuousClock.Instant?
-    /// When something of a catch-up or a batch of this peer last arrived.
-    var progressAt: ContinuousClock.Instant?
+    /// Of a pull that was sent.
+    var reminder = Reminder()
     var isAcknowledgementUnsaved = false
-    var isPaused = false
   }
 
   let store: any ChangeStore
@@ -49,6 +41,7 @@ package actor OfficeService {
   let options: ServiceOptions
   let logger: Logger
   let hubVersion: String
+  private let born = ContinuousClock.now
 
   var identity: OfficeIdentity
   var outbound = OutboundStream(session: nil, last: .origin, acknowledged: [:])
@@ -58,27 +51,22 @@ package actor OfficeService {
   var session: (any TransportSession)?
 
   // publishing
-  /// A receiver stands here: the next batch builds on this position instead of the last one.
-  var resendFrom: BatchReference?
   var answers: [(office: String, nonce: Int64)] = []
   var lastSnapshot = ""
-  var lastSentAt: ContinuousClock.Instant = .now - .seconds(3600)
-  var quietBeats = 0
+  var pace: PaceMachine
   /// The last look found nothing unsent.
   var isFeedEmpty = false
-  var appliedSent: BatchReference = .origin
-  var appliedSentAt: ContinuousClock.Instant = .now
 
   // branch
-  var helloNonce: Int64 = 0
-  var helloLast: BatchReference = .origin
-  var helloAt: ContinuousClock.Instant?
+  var greeting = GreetingMachine()
+  var greetingReminder = Reminder()
   var isGreeted = false
   var enrolment: Enrol?
   var progress = CatchUpProgress(rows: 0, total: 0, isDone: false)
   var onProgress: (@Sendable (CatchUpProgress) -> Void)?
 
   // head
+  var reception = ReceptionMachine()
   var pulls: [(office: String, pull: Pull)] = []
   var catalogueCache: Catalogue?
   var queuesToDelete: [String] = []
@@ -102,7 +90,11 @@ package actor OfficeService {
     self.identity = identity
     self.hubVersion = hubVersion
     self.logger = logger
+    pace = PaceMachine(now: .zero)
   }
+
+  /// Since this service was made; monotonic.
+  var uptime: Duration { born.duration(to: .now) }
 
   var isHead: Bool { identity.role == .head }
 
@@ -126,7 +118,7 @@ package actor OfficeService {
     for record in try await store.peers() { adopt(record) }
     for name in peers.keys {
       if let staged = try await store.stagedParts(from: name) {
-        for index in 0..<staged.count { peers[name]?.assembly.staged(staged.batch, index: index) }
+        peers[name]?.assembly = PartAssembly(batch: staged.batch, stored: staged.count)
       }
     }
   }

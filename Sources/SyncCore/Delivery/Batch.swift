@@ -11,6 +11,16 @@ package struct BatchReference: Hashable, Sendable {
 
   /// Where every stream begins: nothing was sent.
   package static let origin = BatchReference(number: 0, id: 0)
+
+  /// A number further on; saturates, because a reference from the network may have any number.
+  package func following(by distance: Int64) -> Int64 {
+    let (sum, overflow) = number.addingReportingOverflow(distance)
+    return overflow ? Int64.max : sum
+  }
+}
+
+extension BatchReference: Comparable {
+  package static func < (a: BatchReference, b: BatchReference) -> Bool { (a.number, a.id) < (b.number, b.id) }
 }
 
 /// Names one handshake. Batches of an earlier session are dropped.

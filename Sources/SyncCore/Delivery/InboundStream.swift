@@ -19,7 +19,8 @@ package struct InboundPosition: Hashable, Sendable {
   package var session: SessionID?
   package var at: BatchReference
   package var catchUp: CatchUp?
-  /// A catch-up of several windows is transaction-consistent only once the live feed has passed the last one.
+  /// A catch-up of several windows is transaction-consistent only once the live feed has passed the last one:
+  /// with the batch of this number, or a beat that says that nothing is unsent.
   package var unsettledUntil: Int64?
 
   package init(
@@ -35,8 +36,12 @@ package struct InboundPosition: Hashable, Sendable {
   package var isCatchingUp: Bool { catchUp != nil || unsettledUntil != nil }
 }
 
-/// Decides what a receiver does with what a sender's stream brings. Pure: the driver applies rows and stores
-/// the position of `.apply` in one transaction, then calls `committed`.
+/// Decides what a receiver does with what a sender's stream brings.
+///
+/// Pure: the driver applies rows and stores the position of `.apply` in one transaction, then calls `committed`
+/// and looks at `needsPull`. `.pull` means: draw a token, `asked(token)`, send. A pull is repeated only when its
+/// answer is overdue (`answerTimedOut`) and the sender shows that it is there, or else an absent sender would
+/// come back to a pile of requests.
 package struct InboundStream: Sendable {
   package enum Action: Hashable, Sendable {
     /// Apply the rows and store this position with them, in one transaction.
@@ -58,13 +63,16 @@ package struct InboundStream: Sendable {
 
   package init(position: InboundPosition) { self.position = position }
 
+  /// A catch-up waits for its next window: after a start, a handshake, or a window that was not the last.
+  package var needsPull: Bool { position.catchUp != nil && awaited == nil }
+
   package func batchArrived(_ header: BatchHeader) -> Action {
     guard header.session == position.session else { return .greet }
     let goal = position.catchUp?.target ?? position.at
     if header.reference == goal { return position.catchUp == nil ? .acknowledge : .ignore }
     guard header.previous == goal else {
       let late = header.reference.number <= goal.number
-      return late || awaited != nil || position.catchUp != nil ? .ignore : .pull
+      return late || awaited != nil ? .ignore : .pull
     }
     var next = position
     if next.catchUp != nil {
@@ -77,46 +85,65 @@ package struct InboundStream: Sendable {
   }
 
   /// The sender looked, found nothing unsent, and says what its last batch is. Shows a missing tail, and a
-  /// request or an answer that was lost.
-  package func beatArrived(session: SessionID, last: BatchReference) -> Action {
+  /// request or an answer that was lost. `asks`: the sender misses an acknowledgement.
+  package func beatArrived(session: SessionID, last: BatchReference, asks: Bool = true) -> Action {
     guard session == position.session else { return .greet }
-    if position.catchUp != nil || position.at != last { return .pull }
-    guard position.unsettledUntil != nil else { return .acknowledge }
+    guard awaited == nil else { return .ignore }
+    if position.catchUp != nil { return .pull }
+    guard position.at == last else { return last.number < position.at.number ? .ignore : .pull }
+    guard position.unsettledUntil != nil else { return asks ? .acknowledge : .ignore }
     var next = position
     next.unsettledUntil = nil
     return .apply(next)
   }
 
   package func windowArrived(_ window: WindowHeader) -> Action {
-    guard window.session == position.session else { return .greet }
     guard window.token == awaited, window.part == expectedPart else { return .ignore }
+    guard window.session == position.session else { return .greet }
     var next = position
     var catchUp =
       position.catchUp
       ?? CatchUp(from: window.from, cursor: window.cursor, full: window.full, target: window.target)
+    if catchUp.from != window.from || catchUp.full != window.full {
+      // The sender does not know any more where this catch-up began: it has begun another.
+      catchUp.from = window.from
+      catchUp.full = window.full
+      catchUp.target = window.target
+    }
     catchUp.cursor = window.cursor
     if window.more {
       next.catchUp = catchUp
     } else {
       next.catchUp = nil
       next.at = catchUp.target
-      if position.isCatchingUp {
-        next.unsettledUntil = max(window.target.number, catchUp.target.number) + 1
-      }
+      // A catch-up in one piece is consistent as it is. Else the batch after the target may have been read, though
+      // not yet recorded, before the last window was: only the one after that has passed it for certain.
+      next.unsettledUntil =
+        position.catchUp == nil ? nil : max(window.target, catchUp.target).following(by: 2)
     }
     return .apply(next)
   }
 
-  /// A handshake agreed on where the receiver stands. Half a catch-up is not consistent before the next one ends.
+  /// A handshake agreed on where the receiver stands. A catch-up goes on if it began there; half a one that does
+  /// not is not consistent before the next one ends.
   package func welcomed(session: SessionID, at: BatchReference) -> InboundPosition {
-    InboundPosition(
-      session: session, at: at, catchUp: nil, unsettledUntil: position.isCatchingUp ? Int64.max : nil)
+    var next = position
+    next.session = session
+    if at != position.at {
+      next.at = at
+      next.catchUp = nil
+      next.unsettledUntil = Int64.max
+    }
+    return next
   }
 
   package mutating func asked(_ token: PullToken) {
     awaited = token
     expectedPart = 0
   }
+
+  /// The answer is overdue: the next sign of the sender asks again, under another token.
+  package mutating func answerTimedOut() { awaited = nil }
 
   /// The transaction that stored `next` committed: a batch, a beat or a handshake.
   package mutating func committed(_ next: InboundPosition) {

@@ -2,29 +2,60 @@
 ///
 /// Pure: the driver records a batch (its reference and the feed positions it spans) durably before it is sent.
 package struct OutboundStream: Sendable {
+  /// What a sender does when a receiver asks for what it misses.
+  package enum PullAction: Hashable, Sendable {
+    /// Read again from there and send it as a new batch: `nextHeader` says so until it is recorded.
+    case resend
+    /// It has the last batch, or has moved on since: say what the last one is.
+    case beat
+    /// It stands at a position that is not known here: shake hands.
+    case greet
+  }
+
   /// A branch's session is given by head's welcome; head draws its own when it starts.
   package private(set) var session: SessionID?
   /// The last batch recorded.
   package private(set) var last: BatchReference
   /// By receiving office: the position it has stored durably, with all rows up to it.
   package private(set) var acknowledged: [String: BatchReference]
+  /// The next batch goes on top of this instead of `last`, and is read from its position, with the rows that once
+  /// came from the receiver: what the receiver misses. It is sent even if it has no rows.
+  package private(set) var resendFrom: BatchReference?
 
-  package init(session: SessionID?, last: BatchReference, acknowledged: [String: BatchReference]) {
+  package init(
+    session: SessionID?, last: BatchReference, acknowledged: [String: BatchReference]
+  ) {
     self.session = session
     self.last = last
     self.acknowledged = acknowledged
   }
 
-  /// The header of a new batch on top of the last one, or, to send again, of `previous`: where the receiver
-  /// stands. A number is never used twice, also not for what is sent again. nil before a session is agreed on.
+  /// The header of a new batch on top of the last one, or, to send again, of where the receiver stands. A number
+  /// is never used twice, also not for what is sent again. nil before a session is agreed on.
   package func nextHeader(id: Int64, after previous: BatchReference? = nil) -> BatchHeader? {
     guard let session else { return nil }
     return BatchHeader(
-      session: session, reference: BatchReference(number: last.number + 1, id: id), previous: previous ?? last)
+      session: session, reference: BatchReference(number: last.following(by: 1), id: id),
+      previous: previous ?? resendFrom ?? last)
   }
 
   /// The batch's record is durable.
   package mutating func recorded(_ reference: BatchReference) { last = reference }
+
+  /// The batch's record is durable; it may be the one that sends again.
+  package mutating func recorded(_ header: BatchHeader) {
+    last = header.reference
+    if header.previous == resendFrom { resendFrom = nil }
+  }
+
+  /// The only receiver misses what follows `at`. `known`: the position that this batch led to is recorded here.
+  package mutating func pullArrived(at: BatchReference, from office: String, known: Bool) -> PullAction {
+    guard at != last else { return .beat }
+    guard at.number >= (acknowledged[office] ?? .origin).number else { return .beat }
+    guard known else { return .greet }
+    resendFrom = at
+    return .resend
+  }
 
   /// Whether an acknowledgement counts: for the current session, not beyond what was sent, not backwards.
   package func accepts(_ reference: BatchReference, session: SessionID, from office: String) -> Bool {
@@ -34,6 +65,7 @@ package struct OutboundStream: Sendable {
 
   package mutating func acknowledge(_ reference: BatchReference, from office: String) {
     acknowledged[office] = reference
+    if let from = resendFrom, reference.number > from.number { resendFrom = nil }
   }
 
   /// A handshake may move an acknowledged position back.
@@ -43,6 +75,13 @@ package struct OutboundStream: Sendable {
     self.session = session
     self.last = last
     acknowledged[office] = reference
+  }
+
+  /// Branch: head stands at `have`; what it misses is sent again from there.
+  package mutating func adopted(_ adoption: Handshake.Adoption, receiver office: String) {
+    welcomed(
+      session: adoption.session, receiver: office, standsAt: adoption.acknowledged, last: adoption.last)
+    resendFrom = adoption.resendFrom
   }
 
   package mutating func left(_ office: String) { acknowledged[office] = nil }
