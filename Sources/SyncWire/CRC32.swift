@@ -1,7 +1,7 @@
 /// The CRC-32 of Ethernet and gzip (reflected, 0xEDB88320): finds every burst of up to 32 changed bits, so every
 /// changed byte.
 ///
-/// Eight bytes a step by eight tables: 1 to 2 GB/s. Source: M. Kounavis, F. Berry, "A Systematic Approach to Building
+/// Eight bytes a step, by eight tables. Source: M. Kounavis, F. Berry, "A Systematic Approach to Building
 /// High Performance Software-based CRC Generators", ISCC 2005.
 enum CRC32 {
   /// 256 entries a table: what a byte does to the sum when 0, 1, … 7 bytes follow it.

@@ -76,7 +76,7 @@ enum RowChecks {
       }
       guard length <= Limits.valueBytesMax else { throw .malformed("a value is longer than 64 MiB") }
       guard isKey || alive[row] else { throw .malformed("a deleted row has values besides its key") }
-      // At most 2^18 rows of 2^26 bytes: no overflow.
+      // Fewer than 2^26 rows (`messageNumbersMax`) of at most 2^26 bytes: no overflow.
       sum += Int(length)
     }
     guard sum == column.blob.count else { throw .malformed("values' lengths do not sum up to their bytes") }

@@ -7,6 +7,7 @@ extension OfficeService {
   func publishLoop() async throws {
     var wait = Duration.milliseconds(2)
     while !Task.isCancelled {
+      let began = ContinuousClock.now
       let look = try await store.look()
       try await noticed(look)
       var didWork = false
@@ -18,7 +19,7 @@ extension OfficeService {
           lastSnapshot = look.snapshot
           didWork = try await publishBatch(after: nil)
         }
-        if !didWork { try await quiet() }
+        if !didWork { try await quiet(since: began) }
       }
       wait = didWork ? .milliseconds(2) : min(wait * 3 / 2, options.lookInterval)
       try await Task.sleep(for: wait)
@@ -60,7 +61,7 @@ extension OfficeService {
     if let standsAt, try await !store.knowsBatch(standsAt) { since = .origin }
     // What is sent again includes rows that came from the receiver: it may have lost them.
     let opened = try await store.openFeed(since: since, echoes: standsAt != nil)
-    isFeedEmpty = opened == nil
+    if opened != nil { emptyLookAt = nil }
     // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
     if opened == nil && standsAt == nil { return false }
     try await send(
@@ -109,12 +110,14 @@ extension OfficeService {
   }
 
   /// Nothing is unsent: answer who asked, and show the last batch now and then.
-  private func quiet() async throws {
-    isFeedEmpty = true
-    for answer in answers {
+  private func quiet(since look: ContinuousClock.Instant) async throws {
+    emptyLookAt = look
+    // A question that came during the look waits for the next: the look may have missed what it is about.
+    let due = answers.filter { $0.at < look }
+    answers.removeAll { $0.at < look }
+    for answer in due {
       try await send(.beat(beat(for: answer.office, answerTo: answer.nonce)), toPeer: answer.office)
     }
-    answers = []
     guard !peers.isEmpty else { return }
     let applied = isHead ? nil : applied(of: identity.head)?.reference
     // An office that is away is not asked again and again.

@@ -182,7 +182,7 @@ extension OfficeService {
   private func beatArrived(_ beat: Beat, _ office: String) async throws {
     guard let peer = peers[office] else { return }
     if let applied = beat.applied { try await acknowledged(applied.session, applied.reference, office) }
-    if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last) }
+    if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last, .now) }
     switch peer.inbound.beatArrived(session: beat.session, last: beat.last, asks: false) {
     case .greet: try await greet(office, refusing: beat.session)
     case .pull: try await pull(from: office)
@@ -192,7 +192,7 @@ extension OfficeService {
       try await acknowledge(office)
     case .acknowledge, .ignore: break
     }
-    if beat.nonce != 0 { answers.append((office, beat.nonce)) }
+    if beat.nonce != 0 { answers.append((office, beat.nonce, .now)) }
   }
 
   // MARK: what is missing

@@ -66,8 +66,10 @@ extension OfficeService {
     do {
       try await send(.beat(beat(for: office, nonce: nonce)), toPeer: office)
       while deadline > .now {
-        if let answer = answered[office], answer.nonce == nonce, let peer = peers[office] {
-          return answer.last == peer.inbound.position.at && !peer.inbound.position.isCatchingUp && isFeedEmpty
+        if let answer = answered[office], answer.nonce == nonce, let peer = peers[office],
+          let look = emptyLookAt, look > answer.at
+        {
+          return answer.last == peer.inbound.position.at && !peer.inbound.position.isCatchingUp
             && outbound.resendFrom == nil && outbound.isAcknowledged(by: office)
         }
         try await Task.sleep(for: .milliseconds(5))

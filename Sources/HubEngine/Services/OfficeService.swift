@@ -51,11 +51,12 @@ package actor OfficeService {
   var session: (any TransportSession)?
 
   // publishing
-  var answers: [(office: String, nonce: Int64)] = []
+  /// Who asked whether everything is sent, and when.
+  var answers: [(office: String, nonce: Int64, at: ContinuousClock.Instant)] = []
   var lastSnapshot = ""
   var pace: PaceMachine
-  /// The last look found nothing unsent.
-  var isFeedEmpty = false
+  /// When the last look began that found nothing unsent; nil: rows were found since.
+  var emptyLookAt: ContinuousClock.Instant?
 
   // branch
   var greeting = GreetingMachine()
@@ -72,7 +73,7 @@ package actor OfficeService {
   var queuesToDelete: [String] = []
 
   // sync
-  var answered: [String: (nonce: Int64, last: BatchReference)] = [:]
+  var answered: [String: (nonce: Int64, last: BatchReference, at: ContinuousClock.Instant)] = [:]
   var syncs: [(id: Int64, deadline: ContinuousClock.Instant)] = []
   var quarantineMayMove = true
   var failure: HubError?
