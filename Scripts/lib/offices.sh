@@ -18,11 +18,11 @@ offices_up() {
       printf 'export HUB_DATABASE_URL=%q\n' "$(postgres_url "$office" "$office")"
       printf 'export HUB_BROKER_URL=%q\n' "$(broker_url "$(cat "$SERVERS/run/line-$office.port")")"
       printf 'export HUB_STATE_DIR=%q\n' "$SERVERS/state/$office"
-      printf 'export PGHOST=%q PGPORT=%q PGUSER=hub PGDATABASE=%q\n' \
+      printf 'export PGHOST=%q PGPORT=%q PGUSER=admin PGDATABASE=%q\n' \
         "$SERVERS/$office/socket" "$(cat "$SERVERS/$office/port")" "$office"
       printf 'export PATH=%q:$PATH\n' "${HUB%/*}"
     } >"$SERVERS/run/$office.env"
-    PGHOST=$SERVERS/$office/socket PGPORT=$(cat "$SERVERS/$office/port") psql -XqU hub -d postgres \
+    PGHOST=$SERVERS/$office/socket PGPORT=$(cat "$SERVERS/$office/port") psql -XqU admin -d postgres \
       -c "CREATE DATABASE $office" >/dev/null
   done
   # For a person who wants to play along.

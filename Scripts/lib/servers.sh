@@ -3,7 +3,7 @@
 # directory, ended by recorded pid. No server of the machine is touched. Needs common.sh.
 #
 #   servers_begin [DIR]           makes the directory SERVERS (or takes DIR) and cleans up at the end unless DIR was given
-#   postgres_up NAME [SETTING]…   a cluster with its superuser `hub`
+#   postgres_up NAME [SETTING]…   a cluster with its superuser `admin`
 #   postgres_url NAME [DATABASE]  libpq URL over TCP      postgres_socket_url: over its private socket
 #   broker_up                     a node                   broker_url: its AMQP URL
 #   server_ctl NAME start|stop|restart|kill               `broker` is a name too
@@ -12,6 +12,8 @@
 # rabbitmqctl (source it in a subshell: it changes HOME).
 
 RABBITMQ_BIN=${HUB_RABBITMQ_BIN:-/usr/lib/rabbitmq/bin}
+
+# The superuser is not called `hub`: by the default search_path, a role of that name makes its tables in schema hub.
 
 # postgres_bin: the newest installed server's programs, 14 or later.
 postgres_bin() {
@@ -106,7 +108,7 @@ postgres_up() {
   if ((EUID == 0)); then chown -R postgres: "$dir"; fi
   chmod 700 "$dir"
   as_server mkdir "$dir/socket"
-  as_server "$bin/initdb" -D "$dir/data" -U hub --pwfile="$dir/password" -E UTF8 --locale=C.UTF-8 --no-sync \
+  as_server "$bin/initdb" -D "$dir/data" -U admin --pwfile="$dir/password" -E UTF8 --locale=C.UTF-8 --no-sync \
     --auth-local=trust --auth-host=scram-sha-256 >"$SERVERS/$name.initdb" 2>&1 ||
     { [[ -e $SERVERS/run/closing ]] || cat "$SERVERS/$name.initdb" >&2; return 1; }
   rm -f "$SERVERS/$name.initdb"
@@ -153,10 +155,10 @@ postgres_kill() {
 
 postgres_password() { as_server cat "$SERVERS/$1/password"; }
 postgres_url() {
-  printf 'postgresql://hub:%s@127.0.0.1:%s/%s' "$(postgres_password "$1")" "$(cat "$SERVERS/$1/port")" "${2:-postgres}"
+  printf 'postgresql://admin:%s@127.0.0.1:%s/%s' "$(postgres_password "$1")" "$(cat "$SERVERS/$1/port")" "${2:-postgres}"
 }
 postgres_socket_url() {
-  printf 'postgresql:///%s?host=%s/socket&port=%s&user=hub' "${2:-postgres}" "$SERVERS/$1" "$(cat "$SERVERS/$1/port")"
+  printf 'postgresql:///%s?host=%s/socket&port=%s&user=admin' "${2:-postgres}" "$SERVERS/$1" "$(cat "$SERVERS/$1/port")"
 }
 
 # ------------------------------------------------------------------------------------------------ RabbitMQ

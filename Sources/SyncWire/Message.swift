@@ -34,6 +34,18 @@ package enum Message: Sendable, Equatable {
   case removed(nonce: Int64, reason: String)
 }
 
+extension Message {
+  /// The session that the sender speaks under, of messages that count only under one.
+  package var session: SessionID? {
+    switch self {
+    case .batch(let part): part.header.session
+    case .beat(let beat): beat.session
+    case .acknowledgement, .pull, .hello, .welcome, .rehello, .window, .catalogue, .enrol, .enrolled, .leave, .removed:
+      nil
+    }
+  }
+}
+
 /// Where an office stands in another's stream.
 package struct StreamPosition: Sendable, Hashable {
   package var session: SessionID

@@ -59,6 +59,12 @@ extension OfficeService {
     }
     let office = envelope.office
     peers[office]?.lastSeen = .now
+    if isHead, let known = peers[office]?.record.incarnation, known != envelope.incarnation,
+      let session = envelope.message.session
+    {
+      // Another incarnation of the office than the one that greeted: it has to greet first.
+      return try await greet(office, refusing: session)
+    }
     switch envelope.message {
     case .hello(let hello) where isHead: try await greeted(hello, office, envelope.incarnation)
     case .welcome(let welcome) where !isHead: try await welcomed(welcome)

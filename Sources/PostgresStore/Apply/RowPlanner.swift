@@ -65,6 +65,7 @@ struct RowPlanner {
         local: mine, incoming: incoming, policy: policy,
         arbiter: isHead ? Arbiter(dot: fresh[number], now: now) : nil,
         function: functionAnswer(for: row))
+      let mark = FeedMark.of(outcome, local: mine, incoming: incoming, atHead: isHead)
       switch outcome {
       case .keepLocal: break
       case .takeIncoming:
@@ -85,7 +86,7 @@ struct RowPlanner {
             row: row, content: content, values: values, isAlive: alive, dot: dot,
             stamp: merged.row.latest.stamp.rawValue,
             vector: merged.row.vector.dots.count > 1 ? merged.row.vector : nil,
-            hasVersion: versions[row] != nil, echo: false))
+            hasVersion: versions[row] != nil, echo: mark == .echo))
       }
     }
   }

@@ -73,6 +73,7 @@ actor Publisher: Link {
     let turn = takeTurn()
     defer { leave(turn) }
     try await wait { !$0.isDeaf && $0.turns.first == turn && $0.window.hasRoom(for: body.count) }
+    try await socketRoom(halfway: false)
     window.published(size: body.count)
     try await send(message, on: Channel.live)
     try drainMemory()
@@ -95,6 +96,7 @@ actor Publisher: Link {
     do {
       defer { leave(turn) }
       try await wait { !$0.isDeaf && $0.turns.first == turn }
+      try await socketRoom(halfway: false)
       if deadRefusal == nil {
         number = deadWindow.published(size: delivery.body.count)
         try await send(message, on: Channel.dead)
@@ -113,10 +115,10 @@ actor Publisher: Link {
     }
   }
 
+  /// The socket has room for a frame.
   private func send(_ message: Outgoing, on channel: UInt16) async throws(TransportError) {
     let route = (exchange: message.exchange, key: message.key)
     let mandatory = channel == Channel.dead
-    try await socketRoom()
     let part = try attempt { $0.frameBodyMax }
     if message.body.count <= part {
       return try attempt { (c) throws(AMQPFault) in
@@ -129,19 +131,24 @@ actor Publisher: Link {
     }
     var rest = message.body[...]
     while !rest.isEmpty {
-      try await socketRoom()
+      try await socketRoom(halfway: true)
+      // A body on a channel that is closed by now would end the whole connection.
+      if mandatory, deadRefusal != nil { return }
       try attempt { (c) throws(AMQPFault) in try c.sendBody(rest.prefix(part), channel: channel) }
       rest = rest.dropFirst(part)
     }
   }
 
-  /// Suspends until the socket has room for a frame. Half a message cannot be taken back: cancelled here, the
+  /// Suspends until the socket has room for a frame. Half a message cannot be taken back: cancelled there, the
   /// session ends.
-  private func socketRoom() async throws(TransportError) {
+  private func socketRoom(halfway: Bool) async throws(TransportError) {
     while let socket = connection?.socket {
       try drain()
       if socket.takesOutput { return }
-      if Task.isCancelled { throw fate.end(TransportError(.closed, "cancelled in the middle of a message")) }
+      if Task.isCancelled {
+        let cancelled = TransportError(.closed, "publishing was cancelled")
+        throw halfway ? fate.end(cancelled) : cancelled
+      }
       _ = await executor.writable(socket.descriptor, within: .seconds(1))
     }
     throw fate.error ?? TransportError(.closed, "not connected")
@@ -153,7 +160,7 @@ actor Publisher: Link {
       let seen = changed.generation
       try drain()
       if condition(self) { return }
-      if Task.isCancelled { throw TransportError(.closed, "cancelled") }
+      if Task.isCancelled { throw TransportError(.closed, "publishing was cancelled") }
       await changed.wait(after: seen)
     }
   }
