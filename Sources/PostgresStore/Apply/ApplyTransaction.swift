@@ -16,7 +16,7 @@ struct ApplyTransaction {
     _ blocks: (_ apply: (RowBlock) throws -> Void) throws -> Void, finish: (Session) throws -> Void
   ) throws -> AppliedCounts {
     var isCareful = false
-    var excluded: [RowName: String] = [:]
+    var excluded: [RowName: Refusal] = [:]
     while true {
       do {
         return try session.transaction { session in
@@ -25,14 +25,16 @@ struct ApplyTransaction {
             session: session, tables: tables, isHead: isHead, peer: peer, isCareful: isCareful,
             refusesMissing: refusesMissing, excluded: excluded)
           try blocks(applier.apply)
-          try applier.checkForeignKeys()
+          try applier.finish()
           try quarantine(applier.refused)
           try finish(session)
           var counts = applier.counts
           counts.quarantined = applier.refused.count
           return counts
         }
-      } catch is BatchApplier.NeedsCare {
+      } catch let refused as BatchApplier.NeedsCare {
+        // A plan made before a table was altered.
+        if refused.cause.sqlstate == "0A000" { try session.forgetPrepared() }
         isCareful = true
       } catch let orphans as BatchApplier.Orphans {
         isCareful = true
@@ -54,14 +56,15 @@ struct ApplyTransaction {
       let block = row.block
       let names = block.columnNames
       let all = block.columns.map { $0.value(0) }
-      let key = JSONValue.row(Array(names.prefix(block.keyCount)), Array(all.prefix(block.keyCount))).description
+      let key = JSONValue.row(Array(names.prefix(block.keyCount)), Array(all.prefix(block.keyCount)))
+        .description
       let values = JSONValue.row(names, all).description
       try session.hot(
         """
         INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state)
-        VALUES (\(peer), \(block.table), \(key)::jsonb, \(row.sqlstate), \(row.error), \(values)::jsonb,
+        VALUES (\(peer), \(block.table), \(key)::jsonb, \(row.refusal.sqlstate), \(row.refusal.error), \(values)::jsonb,
           \(binary: try coder.encode(block)))
-        ON CONFLICT (peer, table_name, key) DO UPDATE SET sqlstate = EXCLUDED.sqlstate, error = EXCLUDED.error,
+        ON CONFLICT (peer, table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1)) DO UPDATE SET sqlstate = EXCLUDED.sqlstate, error = EXCLUDED.error,
           "row" = EXCLUDED."row", state = EXCLUDED.state, tried_at = now(),
           attempts = hub.quarantine.attempts + 1
         """)

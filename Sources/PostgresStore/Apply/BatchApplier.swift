@@ -4,6 +4,10 @@ import SyncCore
 /// A row that could not be applied, and why.
 struct RefusedRow {
   var block: RowBlock
+  var refusal: Refusal
+}
+
+struct Refusal {
   var sqlstate: String
   var error: String
 }
@@ -21,17 +25,19 @@ final class BatchApplier {
   /// Rows that do not get written without an error are refused: tried often enough.
   private let refusesMissing: Bool
   /// Rows that an earlier, careful attempt found to break a foreign key.
-  private var excluded: [RowName: String]
+  private let excluded: [RowName: Refusal]
   private let now: Stamp
 
   private(set) var counts = AppliedCounts()
   private(set) var refused: [RefusedRow] = []
   private var written: [String: TouchedRows] = [:]
   private var deleted: [String: TouchedRows] = [:]
+  /// Rows whose unique values others still held; a later row of the batch may let go of them.
+  private var waiting: [RefusedRow] = []
 
   /// Foreign keys are broken by these rows: try again without them.
   struct Orphans: Error {
-    var rows: [RowName: String]
+    var rows: [RowName: Refusal]
   }
 
   /// Something in the batch was refused: try again carefully.
@@ -41,7 +47,7 @@ final class BatchApplier {
 
   init(
     session: Session, tables: [String: TableInfo], isHead: Bool, peer: String, isCareful: Bool,
-    refusesMissing: Bool = false, excluded: [RowName: String] = [:]
+    refusesMissing: Bool = false, excluded: [RowName: Refusal] = [:]
   ) throws {
     self.session = session
     self.tables = tables
@@ -51,7 +57,8 @@ final class BatchApplier {
     self.refusesMissing = refusesMissing
     self.excluded = excluded
     now = Stamp(
-      rawValue: try session.query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").int64(0, 0))
+      rawValue: try session.query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").int64(
+        0, 0))
   }
 
   func apply(_ block: RowBlock) throws {
@@ -67,10 +74,12 @@ final class BatchApplier {
       }
     guard isAllowed else {
       return try refuseAll(
-        block, "25006", "table \(block.table) has direction \(table.options.direction): \(peer) may not write it")
+        block, "25006",
+        "table \(block.table) has direction \(table.options.direction): \(peer) may not write it")
     }
     let rest = excluded.isEmpty ? block : withoutExcluded(block)
     guard rest.count > 0 else { return }
+    let before = (refused, waiting)
     if isCareful { try session.script("SAVEPOINT hub_block") }
     do {
       try applyWhole(
@@ -78,83 +87,117 @@ final class BatchApplier {
       if isCareful { try session.script("RELEASE SAVEPOINT hub_block") }
     } catch let error as PostgresError where error.isAboutRows {
       guard isCareful else { throw NeedsCare(cause: error) }
-      try session.script("ROLLBACK TO SAVEPOINT hub_block")
+      try session.script("ROLLBACK TO SAVEPOINT hub_block; RELEASE SAVEPOINT hub_block")
+      (refused, waiting) = before
       try refuseAll(rest, error.sqlstate ?? "", error.description)
     }
   }
 
   private func applyWhole(_ applier: TableApplier) throws {
     let plan = try RowPlanner(applier: applier, isHead: isHead, now: now).plan()
+    if !plan.held.isEmpty { try applier.touchVersions(of: plan.held) }
+    let left = isCareful ? try writeCarefully(applier, plan.writes[...]) : []
+    if !isCareful, !plan.writes.isEmpty {
+      try applier.writeRows(plan.writes, replacing: false)
+      try applier.writeVersions(plan.writes)
+    }
+    let decided = plan.decided.filter { !left.contains($0.row) }
+    if !decided.isEmpty { try logConflicts(applier, decided) }
+    note(applier, left.isEmpty ? plan.writes : plan.writes.filter { !left.contains($0.row) })
     counts.held += plan.held.count
     counts.restamped += plan.restamped
     counts.skipped += applier.block.count - plan.writes.count - plan.held.count
-    if !plan.held.isEmpty { try applier.touchVersions(of: plan.held) }
-    if isCareful {
-      try writeCarefully(applier, plan.writes)
-    } else {
-      try write(applier, plan.writes)
-    }
-    if !plan.decided.isEmpty { try logConflicts(applier, plan.decided) }
   }
 
-  private func write(_ applier: TableApplier, _ writes: [PlannedWrite]) throws {
-    guard !writes.isEmpty else { return }
-    try applier.writeRows(writes, replacing: false)
-    try finish(applier, writes)
-  }
-
-  private func finish(_ applier: TableApplier, _ writes: [PlannedWrite]) throws {
-    try applier.writeVersions(writes)
-    counts.written += writes.count
+  /// Remembers what the checks at the end have to look at.
+  private func note(_ applier: TableApplier, _ writes: [PlannedWrite]) {
     let table = applier.table
-    let isChild = !table.references.isEmpty
-    let isParent = !table.referencedBy.isEmpty
-    guard isChild || isParent else { return }
-    if isChild {
+    counts.written += writes.count
+    if !table.references.isEmpty || !table.deferred.isEmpty {
       let rows = writes.filter { $0.content == .insert || $0.content == .update }.map(\.row)
       written[table.name, default: TouchedRows(table)].append(applier.block, rows)
     }
-    if isParent {
+    if !table.referencedBy.isEmpty {
       let rows = writes.filter { $0.content == .delete }.map(\.row)
       deleted[table.name, default: TouchedRows(table)].append(applier.block, rows)
     }
   }
 
   /// Under a savepoint; on a refusal by replacing rows (unique values may have been swapped), then by halves.
-  private func writeCarefully(_ applier: TableApplier, _ writes: [PlannedWrite]) throws {
-    guard !writes.isEmpty else { return }
-    var last = PostgresError(sqlstate: "XX000", message: "refused")
-    for replacing in [false, true] {
+  /// Returns the rows that stay unwritten.
+  private func writeCarefully(_ applier: TableApplier, _ writes: ArraySlice<PlannedWrite>) throws -> Set<Int>
+  {
+    guard !writes.isEmpty else { return [] }
+    var refusal = Refusal(sqlstate: "XX000", error: "refused")
+    for replacing in applier.canReplace ? [false, true] : [false] {
       try session.script("SAVEPOINT hub_rows")
       do {
-        try applier.writeRows(writes, replacing: replacing)
+        try applier.writeRows(Array(writes), replacing: replacing)
+        try applier.writeVersions(Array(writes))
         try session.script("RELEASE SAVEPOINT hub_rows")
-        return try finish(applier, writes)
+        return []
       } catch let error as PostgresError where error.isAboutRows {
-        try session.script("ROLLBACK TO SAVEPOINT hub_rows")
-        last = error
-        if error.sqlstate != "23505" { break }
+        try session.script("ROLLBACK TO SAVEPOINT hub_rows; RELEASE SAVEPOINT hub_rows")
+        refusal = Refusal(sqlstate: error.sqlstate ?? "", error: error.description)
+        if !refusal.isAboutUniqueness { break }
       }
     }
     guard writes.count > 1 else {
-      return refuse(applier.block.row(writes[0].row), last.sqlstate ?? "", last.description)
+      return Set(
+        writes.map { write in
+          let row = RefusedRow(block: applier.block.row(write.row), refusal: refusal)
+          if refusal.isAboutUniqueness { waiting.append(row) } else { refused.append(row) }
+          return write.row
+        })
     }
-    let middle = writes.count / 2
-    try writeCarefully(applier, Array(writes[..<middle]))
-    try writeCarefully(applier, Array(writes[middle...]))
+    let middle = writes.startIndex + writes.count / 2
+    return try writeCarefully(applier, writes[..<middle]).union(writeCarefully(applier, writes[middle...]))
   }
 
-  /// After all blocks: throws `Orphans` (or `NeedsCare`) when a foreign key would not hold.
-  func checkForeignKeys() throws {
+  /// After all blocks: tries rows again that waited for a unique value, then throws `Orphans` when a foreign key or a
+  /// deferrable constraint would not hold.
+  func finish() throws {
+    try writeWaiting()
+    try checkConstraints()
+  }
+
+  private func writeWaiting() throws {
+    var before = Int.max
+    while !waiting.isEmpty, waiting.count < before {
+      before = waiting.count
+      let rows = waiting
+      waiting = []
+      for (_, group) in Dictionary(grouping: rows.indices, by: { rows[$0].block.table }).sorted(by: {
+        $0.key < $1.key
+      }) {
+        guard let table = tables[rows[group[0]].block.table] else { continue }
+        for block in RowBlock.joining(group.map { rows[$0].block }) {
+          let skipped = counts.skipped
+          try applyWhole(
+            TableApplier(session: session, table: table, block: block, refusesMissing: refusesMissing))
+          counts.skipped = skipped
+        }
+      }
+    }
+    refused += waiting
+    waiting = []
+  }
+
+  private func checkConstraints() throws {
     let check = ForeignKeyCheck(session: session, tables: tables)
-    var orphans: [RowName: String] = [:]
-    func note(_ found: [ForeignKeyCheck.Orphan], _ rows: TouchedRows) {
+    var orphans: [RowName: Refusal] = [:]
+    func note(_ found: [ForeignKeyCheck.Orphan], _ rows: TouchedRows, _ sqlstate: String) {
       guard !found.isEmpty else { return }
       let names = rows.names
-      for orphan in found { orphans[names[orphan.number]] = orphan.detail }
+      for orphan in found {
+        orphans[names[orphan.number]] = Refusal(sqlstate: sqlstate, error: orphan.detail)
+      }
     }
-    for rows in written.values { note(try check.orphans(among: rows), rows) }
-    for rows in deleted.values { note(try check.parents(missedAmong: rows), rows) }
+    for rows in written.values {
+      note(try check.duplicates(among: rows), rows, "23505")
+      note(try check.orphans(among: rows), rows, "23503")
+    }
+    for rows in deleted.values { note(try check.parents(missedAmong: rows), rows, "23503") }
     if !orphans.isEmpty { throw Orphans(rows: orphans) }
     written = [:]
     deleted = [:]
@@ -163,8 +206,8 @@ final class BatchApplier {
   private func withoutExcluded(_ block: RowBlock) -> RowBlock {
     var kept: [Int] = []
     for (row, name) in RowName.all(table: block.table, keys: block.columns[..<block.keyCount]).enumerated() {
-      if let detail = excluded[name] {
-        refuse(block.row(row), "23503", detail)
+      if let refusal = excluded[name] {
+        refused.append(RefusedRow(block: block.row(row), refusal: refusal))
       } else {
         kept.append(row)
       }
@@ -174,11 +217,8 @@ final class BatchApplier {
 
   private func refuseAll(_ block: RowBlock, _ sqlstate: String, _ error: String) throws {
     guard isCareful else { throw NeedsCare(cause: PostgresError(sqlstate: sqlstate, message: error)) }
-    for row in 0..<block.count { refuse(block.row(row), sqlstate, error) }
-  }
-
-  private func refuse(_ row: RowBlock, _ sqlstate: String, _ error: String) {
-    refused.append(RefusedRow(block: row, sqlstate: sqlstate, error: error))
+    let refusal = Refusal(sqlstate: sqlstate, error: error)
+    refused += block.rows().map { RefusedRow(block: $0, refusal: refusal) }
   }
 
   private func logConflicts(
@@ -225,4 +265,45 @@ extension RowBlock {
   }
 
   func row(_ row: Int) -> RowBlock { picking([row]) }
+
+  /// Each row as a block of its own.
+  func rows() -> [RowBlock] {
+    let values = columns.map { $0.values() }
+    return (0..<count).map { row in
+      var out = RowBlock(table: table, columnNames: columnNames, keyCount: keyCount)
+      out.appendVersion(of: self, row)
+      for column in values.indices { out.columns[column].append(values[column][row]) }
+      return out
+    }
+  }
+
+  /// Blocks of one table put together; those with other columns stay apart.
+  static func joining(_ blocks: [RowBlock]) -> [RowBlock] {
+    var joined: [RowBlock] = []
+    for block in blocks {
+      guard let last = joined.indices.last, joined[last].columnNames == block.columnNames else {
+        joined.append(block)
+        continue
+      }
+      for row in 0..<block.count { joined[last].appendVersion(of: block, row) }
+      for column in block.columns.indices {
+        joined[last].columns[column].blob += block.columns[column].blob
+        joined[last].columns[column].lengths += block.columns[column].lengths
+      }
+    }
+    return joined
+  }
+
+  private mutating func appendVersion(of other: RowBlock, _ row: Int) {
+    if let vector = other.vectors[row] { vectors[count] = vector }
+    actors.append(other.actors[row])
+    counters.append(other.counters[row])
+    stamps.append(other.stamps[row])
+    alive.append(other.alive[row])
+  }
+}
+
+extension Refusal {
+  /// Another row holds the value: it may let go of it.
+  var isAboutUniqueness: Bool { sqlstate == "23505" || sqlstate == "23P01" }
 }

@@ -86,6 +86,29 @@ struct ForeignKeyCheck {
     return found
   }
 
+  /// Written rows that a DEFERRABLE unique or exclusion constraint does not allow beside another row.
+  func duplicates(among written: TouchedRows) throws -> [Orphan] {
+    var found: [Orphan] = []
+    for constraint in written.table.deferred {
+      let same = zip(constraint.columns, constraint.operators).map { name, equality in
+        let column = quotedName(name)
+        let equal = "o.\(column) \(equality) t.\(column)"
+        return constraint.nullsAreEqual ? "(\(equal) OR o.\(column) IS NULL AND t.\(column) IS NULL)" : equal
+      }.joined(separator: " AND ")
+      let rows = try session.hot(
+        SQL(
+          unsafe: """
+            SELECT u.i FROM \(written.source) JOIN \(written.table.quoted) t ON \(written.join("t"))
+            WHERE EXISTS (SELECT FROM \(written.table.quoted) o WHERE o.ctid <> t.ctid AND \(same))
+            """, written.parameters))
+      for i in 0..<rows.count {
+        found.append(
+          (rows.int(i, 0) - 1, "another row has the same values under constraint \(constraint.name)"))
+      }
+    }
+    return found
+  }
+
   /// Deleted rows that others still refer to.
   func parents(missedAmong deleted: TouchedRows) throws -> [Orphan] {
     var found: [Orphan] = []

@@ -94,7 +94,8 @@ struct RowPlanner {
   private var policy: Policy {
     let options = applier.table.options
     let conflict =
-      options.onConflict.hasPrefix("function:") ? .function : ConflictPolicy(rawValue: options.onConflict) ?? .latest
+      options.onConflict.hasPrefix("function:")
+      ? .function : ConflictPolicy(rawValue: options.onConflict) ?? .latest
     return Policy(
       conflict: conflict, granularity: .row, onDelete: DeletePolicy(rawValue: options.onDelete) ?? .update)
   }

@@ -44,6 +44,9 @@ struct TableApplier {
 
   private let refusesMissing: Bool
 
+  /// Rows may be deleted and inserted again: the block has every column, none would fall back to its default.
+  var canReplace: Bool { shared.count == table.columns.count }
+
   /// - Parameter refusesMissing: a row that does not get written, without an error, is refused instead of tried
   ///   again.
   init(session: Session, table: TableInfo, block: RowBlock, refusesMissing: Bool) throws(PostgresError) {
@@ -56,7 +59,8 @@ struct TableApplier {
       if let column = table.columns.first(where: { $0.name == name }) {
         shared.append((column, at))
       } else if block.columns[at].lengths.contains(where: { $0 >= 0 }) {
-        throw PostgresError(sqlstate: "42703", message: "column \(name) of table \(table.name) is missing here")
+        throw PostgresError(
+          sqlstate: "42703", message: "column \(name) of table \(table.name) is missing here")
       }
     }
     guard block.keyCount == table.keyCount,
@@ -86,9 +90,12 @@ struct TableApplier {
   /// Locks the rows that exist here; says which do.
   func lockRows() throws(PostgresError) -> [Bool] {
     var exists = [Bool](repeating: false, count: block.count)
+    // The weaker lock lets applications go on referring to rows that are only updated.
+    let strength = block.alive.contains(false) ? "UPDATE" : "NO KEY UPDATE"
     let rows = try session.hot(
       SQL(
-        unsafe: "SELECT u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin) FOR UPDATE OF t", keyParameters))
+        unsafe: "SELECT u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin) FOR \(strength) OF t",
+        keyParameters))
     for i in 0..<rows.count { exists[rows.int(i, 0) - 1] = true }
     return exists
   }
@@ -126,11 +133,14 @@ struct TableApplier {
     let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(chosen)) }
     let rows = try session.hot(
       SQL(
-        unsafe: "SELECT \(columns.joined(separator: ", ")), u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin)",
+        unsafe:
+          "SELECT \(columns.joined(separator: ", ")), u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin)",
         picked))
     var out: [Int: RowValues] = [:]
     for i in 0..<rows.count {
-      out[chosen[rows.int(i, columns.count) - 1]] = (0..<columns.count).map { rows.bytes(i, $0).map(Array.init) }
+      out[chosen[rows.int(i, columns.count) - 1]] = (0..<columns.count).map {
+        rows.bytes(i, $0).map(Array.init)
+      }
     }
     return out
   }
@@ -154,7 +164,9 @@ struct TableApplier {
     }
     if !deletes.isEmpty {
       let deleted = try session.hot(
-        SQL(unsafe: "DELETE FROM \(table.quoted) t USING \(keys) WHERE \(userJoin)", picked(deletes, keysOnly: true)))
+        SQL(
+          unsafe: "DELETE FROM \(table.quoted) t USING \(keys) WHERE \(userJoin)",
+          picked(deletes, keysOnly: true)))
       try expect(deleted.affected, deletes.count)
     }
     if !updates.isEmpty { try update(updates) }
@@ -162,8 +174,9 @@ struct TableApplier {
   }
 
   private func insert(_ writes: [PlannedWrite]) throws {
-    let names = shared.map { quotedName($0.column.name) }.joined(separator: ", ")
-    let values = shared.indices.map { "u.c\($0)::\(shared[$0].column.castType)" }.joined(separator: ", ")
+    let given = shared.indices.filter { !shared[$0].column.isGenerated }
+    let names = given.map { quotedName(shared[$0].column.name) }.joined(separator: ", ")
+    let values = given.map { "u.c\($0)::\(shared[$0].column.castType)" }.joined(separator: ", ")
     let key = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")
     let inserted = try session.hot(
       SQL(
@@ -175,9 +188,13 @@ struct TableApplier {
   }
 
   private func update(_ writes: [PlannedWrite]) throws {
-    let settable = shared.indices.filter { !shared[$0].column.isIdentityAlways }
+    let settable = shared.indices.filter {
+      !shared[$0].column.isIdentityAlways && !shared[$0].column.isGenerated
+    }
     guard !settable.isEmpty else { return }
-    let set = settable.map { "\(quotedName(shared[$0].column.name)) = u.c\($0)::\(shared[$0].column.castType)" }
+    let set = settable.map {
+      "\(quotedName(shared[$0].column.name)) = u.c\($0)::\(shared[$0].column.castType)"
+    }
     let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { "u.c\($0)::\($1.castType)" })
     let updated = try session.hot(
       SQL(
@@ -250,7 +267,8 @@ struct TableApplier {
     let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(rows)) }
     try session.hot(
       SQL(
-        unsafe: "UPDATE \(table.versions) v SET xid = pg_current_xact_id(), echo = false FROM \(keys) WHERE \(versionJoin)",
+        unsafe:
+          "UPDATE \(table.versions) v SET xid = pg_current_xact_id(), echo = false FROM \(keys) WHERE \(versionJoin)",
         picked))
   }
 

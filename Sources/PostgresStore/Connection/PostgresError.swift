@@ -25,10 +25,15 @@ package struct PostgresError: Error, Sendable, CustomStringConvertible {
       || ["40001", "40P01", "55P03", "57P01", "57P02", "57P03", "25P03"].contains(sqlstate)
   }
 
-  /// The statement met a row that it cannot take: constraint, type, missing column or table.
+  /// The statement met a row that it cannot take: constraint, type, missing column or table; also any state that a
+  /// user's trigger made up. Not what concerns the session or the server.
   package var isAboutRows: Bool {
-    guard let sqlstate, !isConnectionLost else { return false }
-    return ["22", "23", "42", "44", "0A", "54", "P0", "XX", "HB"].contains { sqlstate.hasPrefix($0) }
+    guard let sqlstate, !isConnectionLost, !isTransient else { return false }
+    let others = [
+      "00", "01", "02", "03", "08", "0B", "24", "25", "26", "28", "2B", "2D", "34", "3B", "3D", "40", "53",
+      "55", "57", "58", "72", "F0",
+    ]
+    return !others.contains { sqlstate.hasPrefix($0) }
   }
 
   package var asHubError: HubError {

@@ -96,7 +96,6 @@ final class FeedScan {
     let values = table.columns[table.keyCount...].map { "t.\(quotedName($0.name))" }
     let list = (keys + values).joined(separator: ", ")
     let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { index, _ in "v.k\(index + 1)" })
-    let first = quotedName(table.columns[0].name)
     var filter = since.isNew("v")
     if !echoes { filter += " AND NOT v.echo" }
     if let after, after.table == table.name { filter += " AND " + Self.follows(table, after.key) }
@@ -105,7 +104,7 @@ final class FeedScan {
     try session.script(
       """
       DECLARE hub_feed NO SCROLL CURSOR FOR
-      SELECT \(list), v.actor, v.n, v.stamp, v.vector, t.\(first) IS NOT NULL
+      SELECT \(list), v.actor, v.n, v.stamp, v.vector, t.tableoid IS NOT NULL
       FROM \(table.versions) v LEFT JOIN \(table.quoted) t ON \(join)
       WHERE \(filter) \(order)
       """)

@@ -75,7 +75,10 @@ package enum Migrations {
       id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, peer text NOT NULL, table_name text NOT NULL,
       key jsonb NOT NULL, sqlstate text NOT NULL, error text NOT NULL, "row" jsonb NOT NULL, state bytea NOT NULL,
       since timestamptz NOT NULL DEFAULT now(), tried_at timestamptz NOT NULL DEFAULT now(),
-      attempts int NOT NULL DEFAULT 1, UNIQUE (peer, table_name, key));
+      attempts int NOT NULL DEFAULT 1);
+    -- By hash: a key's text may be longer than an index entry.
+    CREATE UNIQUE INDEX ON hub.quarantine
+      (peer, table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1));
 
     -- Parts of a batch that has not arrived whole. Unlogged: a server crash empties it, the batch is asked for again.
     CREATE UNLOGGED TABLE hub.stage (

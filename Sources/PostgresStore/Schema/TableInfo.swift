@@ -25,6 +25,14 @@ package struct TableInfo: Sendable {
     package var operators: [String]
   }
 
+  /// No two rows may be alike in all these columns, by these operators.
+  package struct DeferredConstraint: Sendable, Equatable {
+    package var name: String
+    package var columns: [String]
+    package var operators: [String]
+    package var nullsAreEqual: Bool
+  }
+
   package var id: Int
   package var relationID: Int64
   package var schemaName: String
@@ -36,6 +44,8 @@ package struct TableInfo: Sendable {
   /// This table's references to others, and others' to this one.
   package var references: [ForeignKey]
   package var referencedBy: [ForeignKey]
+  /// DEFERRABLE unique and exclusion constraints: `session_replication_role = replica` silences their recheck.
+  package var deferred: [DeferredConstraint] = []
 
   /// The name in the catalogue and on the wire.
   package var name: String { Self.catalogueName(schemaName, relationName) }
@@ -44,11 +54,14 @@ package struct TableInfo: Sendable {
   package var keyColumns: ArraySlice<Column> { columns[..<keyCount] }
   package var columnNames: [String] { columns.map(\.name) }
 
-  package static func catalogueName(_ schema: String, _ relation: String) -> String { "\(schema).\(relation)" }
+  package static func catalogueName(_ schema: String, _ relation: String) -> String {
+    "\(schema).\(relation)"
+  }
 
   /// Key equality between two aliases: `key` columns by name at one side, `k1…` at the version table's.
   package func keyJoin(_ left: (Int, Column) -> String, _ right: (Int, Column) -> String) -> String {
-    keyColumns.enumerated().map { "\(left($0, $1)) \($1.equality) \(right($0, $1))" }.joined(separator: " AND ")
+    keyColumns.enumerated().map { "\(left($0, $1)) \($1.equality) \(right($0, $1))" }.joined(
+      separator: " AND ")
   }
 }
 
@@ -84,6 +97,7 @@ extension TableInfo {
     }
     try loadColumns(session, &tables)
     try loadForeignKeys(session, &tables)
+    try loadDeferred(session, &tables)
     return parentsFirst(tables)
   }
 
@@ -123,7 +137,8 @@ extension TableInfo {
       let isKey = rows.integer(i, 5) != nil
       let column = Column(
         name: rows.text(i, 1), castType: rows.text(i, 2), isGenerated: rows.bool(i, 3),
-        isIdentityAlways: rows.bool(i, 4), equality: isKey ? operatorName(rows.text(i, 6), rows.text(i, 7)) : "",
+        isIdentityAlways: rows.bool(i, 4),
+        equality: isKey ? operatorName(rows.text(i, 6), rows.text(i, 7)) : "",
         greater: isKey ? operatorName(rows.text(i, 8), rows.text(i, 9)) : "")
       if isKey { tables[at].keyCount += 1 }
       if isKey || !column.isGenerated { tables[at].columns.append(column) }
@@ -159,7 +174,8 @@ extension TableInfo {
             child, parent,
             ForeignKey(
               name: rows.text(i, 0), child: tables.first { $0.relationID == child }?.name ?? "",
-              parent: tables.first { $0.relationID == parent }?.name ?? "", childColumns: [], parentColumns: [],
+              parent: tables.first { $0.relationID == parent }?.name ?? "", childColumns: [],
+              parentColumns: [],
               operators: [])
           ))
       }
@@ -170,6 +186,38 @@ extension TableInfo {
     for at in tables.indices {
       tables[at].references = keys.filter { $0.child == tables[at].relationID }.map(\.key)
       tables[at].referencedBy = keys.filter { $0.parent == tables[at].relationID }.map(\.key)
+    }
+  }
+
+  /// Constraints over expressions are left to PostgreSQL's index, which refuses what it must when it is not deferred.
+  private static func loadDeferred(_ session: Session, _ tables: inout [TableInfo]) throws {
+    let rows = try session.query(
+      """
+      SELECT c.conrelid, c.conname, a.attname, n.nspname, o.oprname, u.position,
+        coalesce((to_jsonb(i) ->> 'indnullsnotdistinct')::bool, false)
+      FROM pg_constraint c
+      JOIN pg_index i ON i.indexrelid = c.conindid
+      CROSS JOIN LATERAL unnest(c.conkey) WITH ORDINALITY AS u(number, position)
+      JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = u.number
+      JOIN pg_opclass oc ON oc.oid = (i.indclass::oid[])[u.position - 1]
+      LEFT JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amopstrategy = 3
+        AND ao.amoplefttype = oc.opcintype AND ao.amoprighttype = oc.opcintype
+      JOIN pg_operator o ON o.oid = coalesce(c.conexclop[u.position], ao.amopopr)
+      JOIN pg_namespace n ON n.oid = o.oprnamespace
+      WHERE c.contype IN ('u', 'x') AND c.condeferrable AND i.indexprs IS NULL AND i.indpred IS NULL
+        AND c.conrelid = ANY (\(.integers(tables.map(\.relationID)))::bigint[])
+      ORDER BY c.oid, u.position
+      """)
+    for i in 0..<rows.count {
+      guard let at = tables.firstIndex(where: { $0.relationID == rows.int64(i, 0) }) else { continue }
+      if rows.int(i, 5) == 1 {
+        tables[at].deferred.append(
+          DeferredConstraint(
+            name: rows.text(i, 1), columns: [], operators: [], nullsAreEqual: rows.bool(i, 6)))
+      }
+      let last = tables[at].deferred.count - 1
+      tables[at].deferred[last].columns.append(rows.text(i, 2))
+      tables[at].deferred[last].operators.append(operatorName(rows.text(i, 3), rows.text(i, 4)))
     }
   }
 
