@@ -18,8 +18,7 @@ enum Checks {
   }
 
   /// A text with bounds, without the NUL that neither PostgreSQL nor C takes.
-  static func text(_ text: String, _ what: StaticString, max: Int, mayBeEmpty: Bool = false) throws(WireError)
-  {
+  static func text(_ text: String, _ what: StaticString, max: Int, mayBeEmpty: Bool = false) throws(WireError) {
     let bytes = text.utf8
     guard bytes.count <= max, mayBeEmpty || !bytes.isEmpty, !bytes.contains(0) else {
       throw .malformed("\(what) is empty, too long or has a NUL")

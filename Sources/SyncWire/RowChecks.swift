@@ -62,8 +62,7 @@ enum RowChecks {
     }
   }
 
-  private static func values(_ column: ColumnBytes, count: Int, isKey: Bool, alive: [Bool]) throws(WireError)
-  {
+  private static func values(_ column: ColumnBytes, count: Int, isKey: Bool, alive: [Bool]) throws(WireError) {
     guard column.lengths.count == count else {
       throw .malformed("a column has not as many values as there are rows")
     }

@@ -53,7 +53,8 @@ extension OfficeService {
       for office in offices where await hasEverything(office, by: min(deadline, .now + .seconds(5))) {
         quiet.append(office)
       }
-      isQuiet = quiet.count == offices.count && before == (outbound.last, facts.rowsApplied)
+      isQuiet =
+        quiet.count == offices.count && before == (outbound.last, facts.rowsApplied)
         && (isHead || !offices.isEmpty)
     }
     return SyncOutcome(

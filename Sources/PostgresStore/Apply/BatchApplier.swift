@@ -125,8 +125,7 @@ final class BatchApplier {
 
   /// Under a savepoint; on a refusal by replacing rows (unique values may have been swapped), then by halves.
   /// Returns the rows that stay unwritten.
-  private func writeCarefully(_ applier: TableApplier, _ writes: ArraySlice<PlannedWrite>) throws -> Set<Int>
-  {
+  private func writeCarefully(_ applier: TableApplier, _ writes: ArraySlice<PlannedWrite>) throws -> Set<Int> {
     guard !writes.isEmpty else { return [] }
     var refusal = Refusal(sqlstate: "XX000", error: "refused")
     for replacing in applier.canReplace ? [false, true] : [false] {

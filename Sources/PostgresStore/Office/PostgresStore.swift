@@ -44,7 +44,9 @@ package final class PostgresStore: ChangeStore {
   func sentTables() -> [TableInfo] {
     state.withLock { state in
       let role = state.office?.role ?? .head
-      return state.tables.filter { $0.options.direction == "both" || ($0.options.direction == "down") == (role == .head) }
+      return state.tables.filter {
+        $0.options.direction == "both" || ($0.options.direction == "down") == (role == .head)
+      }
     }
   }
 

@@ -122,6 +122,6 @@ package enum Migrations {
              & 9223372036854775807 END
       FROM hub.office o $$;
     REVOKE EXECUTE ON FUNCTION hub.current_actor() FROM PUBLIC;
-    """#,
+    """#
   ]
 }

@@ -131,8 +131,7 @@ final class AMQPConnection {
       state, address.virtualHost, Int32(Limits.frameBytesMax), Int32(clamping: heartbeat.components.seconds),
       name,
       address.user, address.password)
-    if let fault = fault(in: reply, doing: "log in as \(address.user) at virtual host \(address.virtualHost)")
-    {
+    if let fault = fault(in: reply, doing: "log in as \(address.user) at virtual host \(address.virtualHost)") {
       throw fault
     }
   }

@@ -45,9 +45,11 @@ package struct Reconciliation<Value: Equatable & Sendable>: Equatable, Sendable 
     }
     if !local.isAlive { return .side(newer ?? laterSide(local.alive, incoming.alive)) }
     if let newer { return granularity == .row ? .side(newer) : .byColumn(newer) }
-    // Two inserts of one key are two things, not two edits.
-    return local.showsSame(as: incoming)
-      ? .side(local.latest > incoming.latest ? .local : .incoming) : .conflict
+    // Two inserts of one key are two things, not two edits. Equal ones are joined register by register: the side with
+    // the latest write is another one later on, so offices that join them at other times would choose otherwise.
+    guard local.showsSame(as: incoming) else { return .conflict }
+    let later = laterSide(local.alive, incoming.alive)
+    return granularity == .row ? .side(later) : .byColumn(later)
   }
 
   /// The side that wrote its register knowing of the other's; nil when neither did.

@@ -63,7 +63,8 @@ struct Watch: AsyncParsableCommand {
       for change in try await watcher.next() {
         print(
           options.json
-            ? change.json.description : "\(change.at)  \(change.isAlive ? "write " : "delete")  \(change.table)  \(change.key)")
+            ? change.json.description
+            : "\(change.at)  \(change.isAlive ? "write " : "delete")  \(change.table)  \(change.key)")
       }
       try await Task.sleep(for: .milliseconds(200))
     }

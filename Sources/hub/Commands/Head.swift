@@ -260,7 +260,9 @@ struct Remove: AsyncParsableCommand {
         printError("note: the branch is removed, its queue is not deleted yet: \(error.message)")
       }
     }
-    print(options.json ? JSONValue.fields(["office": .string(name), "state": .string("removed")]).description : "removed \(name)")
+    print(
+      options.json
+        ? JSONValue.fields(["office": .string(name), "state": .string("removed")]).description : "removed \(name)")
   }
 }
 

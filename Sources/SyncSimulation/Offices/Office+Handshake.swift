@@ -1,0 +1,91 @@
+import SyncCore
+
+/// Handshakes, driven by the machines of SyncCore.
+extension Office {
+  /// A branch greets head.
+  func greet(_ world: World) {
+    guard !isHead, var process else { return }
+    let action = process.greeting.greetingNeeded(
+      nonce: Nonce(rawValue: world.random.identifier()), inbound: streamOfHead, outbound: process.outbound)
+    self.process?.greeting = process.greeting
+    perform(action, world)
+  }
+
+  var streamOfHead: InboundStream {
+    process?.inbound[Broker.headQueue] ?? InboundStream(position: InboundPosition())
+  }
+
+  func perform(_ action: GreetingMachine.Action, _ world: World) {
+    switch action {
+    case .hello(let hello):
+      process?.helloReminder.asked(at: world.now)
+      send(.hello(hello), world)
+    case .adopt(let adoption): adopt(adoption, world)
+    case .ignore: break
+    }
+  }
+
+  /// Something came under a session that was not agreed on.
+  func refuse(_ session: SessionID, _ office: String, _ world: World) {
+    if isHead { send(.rehello(session), to: office, world) } else { greet(world) }
+  }
+
+  func rehello(_ session: SessionID, _ world: World) {
+    guard var process else { return }
+    let action = process.greeting.rehelloArrived(
+      session, nonce: Nonce(rawValue: world.random.identifier()), inbound: streamOfHead,
+      outbound: process.outbound)
+    self.process?.greeting = process.greeting
+    perform(action, world)
+  }
+
+  /// Head's side.
+  func welcome(_ hello: Handshake.Hello, _ office: String, _ world: World) {
+    guard var process, let headSession = database.session, let stream = process.inbound[office] else {
+      return
+    }
+    let (welcome, position) = process.reception.helloArrived(
+      hello, from: office, known: database.chain[hello.at] != nil, inbound: stream.position,
+      last: database.last, headSession: headSession,
+      fresh: SessionID(rawValue: world.random.identifier()))
+    process.inbound[office]?.committed(position)
+    process.outbound.welcomed(
+      session: headSession, receiver: office, standsAt: welcome.start, last: database.last)
+    self.process = process
+    database.inbound[office] = position
+    database.acknowledged[office] = welcome.start
+    send(.welcome(welcome), to: office, world)
+  }
+
+  func welcomed(_ welcome: Handshake.Welcome, _ world: World) {
+    guard let process else { return }
+    perform(
+      process.greeting.welcomeArrived(welcome, inbound: streamOfHead, outbound: process.outbound), world)
+  }
+
+  /// Neither a handshake nor a window takes back what a catch-up has brought, unless head forgot where it began.
+  func checkProgress(from old: InboundPosition, to new: InboundPosition, _ world: World) {
+    guard let before = old.catchUp, new.at == old.at, new.at != before.target else { return }
+    guard let after = new.catchUp else {
+      world.ledger.fail(.resumed, "\(name): a catch-up at \(before.cursor) was given up")
+      return
+    }
+    if after.from == before.from, (after.cursor.first ?? 0) < (before.cursor.first ?? 0) {
+      world.ledger.fail(.resumed, "\(name): a catch-up fell from \(before.cursor) to \(after.cursor)")
+    }
+  }
+
+  private func adopt(_ adoption: Handshake.Adoption, _ world: World) {
+    checkProgress(from: streamOfHead.position, to: adoption.inbound, world)
+    database.session = adoption.session
+    database.inbound[Broker.headQueue] = adoption.inbound
+    database.acknowledged[Broker.headQueue] = adoption.acknowledged
+    database.last = adoption.last
+    process?.inbound[Broker.headQueue]?.committed(adoption.inbound)
+    process?.outbound.adopted(adoption, receiver: Broker.headQueue)
+    process?.greeting.adopted()
+    process?.helloReminder.answered()
+    if streamOfHead.awaited == nil { process?.pullReminders[Broker.headQueue]?.answered() }
+    if adoption.pulls { pull(Broker.headQueue, world) }
+  }
+}

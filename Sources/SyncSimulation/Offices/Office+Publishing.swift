@@ -1,0 +1,129 @@
+import SyncCore
+
+/// Making batches: look, record, send the parts; each a step of its own, so that a crash may fall between.
+extension Office {
+  /// Does the next step; false when there was nothing to do.
+  @discardableResult
+  func publishStep(_ world: World) -> Bool {
+    guard process != nil, isOnline, database.session != nil else { return false }
+    if process?.publication != nil {
+      publishPart(world)
+      return true
+    }
+    if process?.scan != nil {
+      record(world)
+      return true
+    }
+    return look(world)
+  }
+
+  private func look(_ world: World) -> Bool {
+    guard let process else { return false }
+    let position = database.snapshot
+    if let from = process.outbound.resendFrom {
+      let rows = database.read(since: database.chain[from] ?? .zero, echoes: true)
+      self.process?.scan = Scan(previous: from, position: position, rows: rows)
+      return true
+    }
+    let since = process.lookedAt ?? database.chain[database.last] ?? .zero
+    let rows = database.read(since: since, echoes: false)
+    if !rows.isEmpty {
+      self.process?.scan = Scan(previous: nil, position: position, rows: rows)
+      return true
+    }
+    self.process?.lookedAt = position
+    return foundNothing(position, world)
+  }
+
+  private func foundNothing(_ position: FeedPosition, _ world: World) -> Bool {
+    guard var process else { return false }
+    let head = applied(of: Broker.headQueue)
+    let receivers = isHead ? world.branches.map(\.name) : [Broker.headQueue]
+    let action = process.pace.foundNothing(
+      at: world.now, applied: isHead ? nil : head?.reference,
+      isAcknowledged: receivers.allSatisfy(process.outbound.isAcknowledged))
+    self.process?.pace = process.pace
+    switch action {
+    case .beat(let asks): beat(asks: asks, world)
+    case .emptyBatch:
+      self.process?.scan = Scan(previous: nil, position: position, rows: [])
+      return true
+    case nil: break
+    }
+    return false
+  }
+
+  private func beat(asks: Bool, _ world: World) {
+    guard let process, let session = process.outbound.session else { return }
+    let applied = isHead ? nil : applied(of: Broker.headQueue)
+    send(.beat(session: session, last: process.outbound.last, applied: applied, asks: asks), world)
+  }
+
+  private func record(_ world: World) {
+    guard let scan = process?.scan,
+      let header = process?.outbound.nextHeader(
+        id: world.random.identifier(), after: scan.previous ?? database.last)
+    else { return }
+    process?.scan = nil
+    database.chain[header.reference] = scan.position
+    database.last = header.reference
+    process?.outbound.recorded(header)
+    process?.lookedAt = nil
+    let applied = isHead ? nil : applied(of: Broker.headQueue)
+    process?.pace.recordedBatch(at: world.now, applied: applied?.reference)
+    world.note("\(name) records \(header.text), \(scan.rows.count) rows")
+    if dies(at: .recordedNotPublished, world) { return }
+    let parts = scan.rows.parts(of: world.scenario.partRows)
+    process?.publication = Publication(header: header, parts: parts, applied: applied)
+  }
+
+  private func publishPart(_ world: World) {
+    guard let publication = process?.publication else { return }
+    let isLast = publication.next == publication.parts.count - 1
+    send(
+      .batch(
+        publication.header, part: publication.next, isLast: isLast,
+        rows: publication.parts[publication.next], applied: publication.applied), world)
+    if dies(at: .publishedInPart, world) { return }
+    process?.publication?.next += 1
+    if isLast {
+      process?.publication = nil
+      process?.pace.published(at: world.now)
+    }
+  }
+
+  // MARK: windows
+
+  /// Head answers the newest request of one branch, all parts of one window from one snapshot.
+  @discardableResult
+  func servePull(_ world: World) -> Bool {
+    guard isOnline, let session = database.session, let branch = process?.pulls.keys.min(),
+      let pull = process?.pulls.removeValue(forKey: branch)
+    else { return false }
+    var from = pull.resumed?.from ?? pull.at
+    var after = pull.resumed.flatMap { $0.cursor.first } ?? 0
+    if database.chain[from] == nil { (from, after) = (.origin, 0) }
+    let rows = database.read(since: database.chain[from] ?? .zero, echoes: true).filter { $0.key >= after }
+    let given = Array(rows.prefix(world.scenario.windowRows))
+    let parts = given.parts(of: world.scenario.windowPartRows)
+    for (index, part) in parts.enumerated() {
+      let isLast = index == parts.count - 1
+      after = part.last.map { UInt8($0.key + 1) } ?? after
+      send(
+        .window(
+          WindowHeader(
+            session: session, token: pull.token, part: index, isLastPart: isLast, from: from,
+            cursor: [after], more: !isLast || given.count < rows.count, full: false, target: database.last),
+          rows: part), to: branch, world)
+    }
+    return true
+  }
+}
+
+extension Array {
+  /// Slices of at most `size`; one empty slice of nothing.
+  func parts(of size: Int) -> [[Element]] {
+    guard !isEmpty else { return [[]] }
+    return stride(from: 0, to: count, by: size).map { Array(self[$0..<Swift.min($0 + size, count)]) }
+  }
+}

@@ -1,0 +1,157 @@
+import SyncCore
+
+/// What an office does with a delivery. Durable first, then the acknowledgement.
+extension Office {
+  func receive(_ message: Message, _ world: World) -> Fate {
+    let office = message.sender
+    guard process != nil, !isHead || world.isMember(office) else { return .done }
+    if database.inbound[office] == nil { meet(office) }
+    switch message.payload {
+    case .hello(let hello): welcome(hello, office, world)
+    case .welcome(let welcome): welcomed(welcome, world)
+    case .rehello(let session): rehello(session, world)
+    case .batch(let header, let part, let isLast, let rows, let applied):
+      return batch(header, part, isLast, rows, applied, office, world)
+    case .acknowledgement(let position): acknowledged(position, office)
+    case .beat(let session, let last, let applied, let asks):
+      if let applied { acknowledged(applied, office) }
+      beat(session, last, asks, office, world)
+    case .pull(let pull): pulled(pull, office, world)
+    case .window(let header, let rows): return window(header, rows, office, world)
+    }
+    return .done
+  }
+
+  private func meet(_ office: String) {
+    database.inbound[office] = InboundPosition()
+    process?.inbound[office] = InboundStream(position: InboundPosition())
+  }
+
+  private func batch(
+    _ header: BatchHeader, _ part: Int, _ isLast: Bool, _ rows: [TravellingRow], _ applied: AppliedPosition?,
+    _ office: String, _ world: World
+  ) -> Fate {
+    guard let stream = process?.inbound[office] else { return .done }
+    switch stream.batchArrived(header) {
+    case .greet: refuse(header.session, office, world)
+    case .acknowledge: if isLast { acknowledge(office, world) }
+    case .ignore: break
+    case .pull: pull(office, world)
+    case .apply(let next):
+      let assembly = process?.assemblies[office] ?? PartAssembly()
+      switch assembly.partArrived(of: header.reference, index: part, isLast: isLast) {
+      case .single: return apply(rows, next, applied, office, world)
+      case .stage(let reset): stage(rows, header.reference, part, reset: reset, office)
+      case .complete:
+        stage(rows, header.reference, part, reset: false, office)
+        if dies(at: .stagedNotApplied, world) { return .crashed }
+        return applyStaged(part + 1, next, applied, office, world)
+      case .applyStored(let parts): return applyStaged(parts, next, applied, office, world)
+      case .duplicate: break
+      case .gap: if stream.awaited == nil { pull(office, world) }
+      }
+    }
+    return .done
+  }
+
+  private func stage(
+    _ rows: [TravellingRow], _ batch: BatchReference, _ part: Int, reset: Bool, _ office: String
+  ) {
+    if reset { database.staged[office] = (batch, []) }
+    database.staged[office]?.parts.append(rows)
+    process?.assemblies[office, default: PartAssembly()].staged(batch, index: part)
+  }
+
+  /// A crash of the server empties the staging table, also while hub lives on.
+  private func applyStaged(
+    _ parts: Int, _ next: InboundPosition, _ applied: AppliedPosition?, _ office: String, _ world: World
+  ) -> Fate {
+    guard let staged = database.staged[office], staged.parts.count == parts else {
+      process?.assemblies[office]?.reset()
+      pull(office, world)
+      return .done
+    }
+    return apply(staged.parts.flatMap { $0 }, next, applied, office, world)
+  }
+
+  private func apply(
+    _ rows: [TravellingRow], _ next: InboundPosition, _ applied: AppliedPosition?, _ office: String,
+    _ world: World
+  ) -> Fate {
+    guard apply(rows, world) else { return .givenWay }
+    database.inbound[office] = next
+    database.staged[office] = nil
+    world.checkWhole(self)
+    if dies(at: .appliedNotAcknowledged, world) { return .crashed }
+    process?.inbound[office]?.committed(next)
+    forgetAnswered(office)
+    process?.assemblies[office]?.reset()
+    if isHead, let applied { acknowledged(applied, office) }
+    acknowledge(office, world)
+    return .done
+  }
+
+  private func window(
+    _ header: WindowHeader, _ rows: [TravellingRow], _ office: String, _ world: World
+  ) -> Fate {
+    guard let stream = process?.inbound[office] else { return .done }
+    switch stream.windowArrived(header) {
+    case .greet: refuse(header.session, office, world)
+    case .apply(let next):
+      guard apply(rows, world) else { return .givenWay }
+      checkProgress(from: stream.position, to: next, world)
+      database.inbound[office] = next
+      world.checkWhole(self)
+      if dies(at: .appliedNotAcknowledged, world) { return .crashed }
+      process?.inbound[office]?.committed(next, part: header)
+      process?.pullReminders[office]?.progressed(at: world.now)
+      forgetAnswered(office)
+      if process?.inbound[office]?.needsPull ?? false { pull(office, world) }
+      if next.catchUp == nil { acknowledge(office, world) }
+    case .acknowledge, .ignore, .pull: break
+    }
+    return .done
+  }
+
+  private func forgetAnswered(_ office: String) {
+    if process?.inbound[office]?.awaited == nil { process?.pullReminders[office]?.answered() }
+  }
+
+  private func beat(
+    _ session: SessionID, _ last: BatchReference, _ asks: Bool, _ office: String, _ world: World
+  ) {
+    guard let stream = process?.inbound[office] else { return }
+    switch stream.beatArrived(session: session, last: last, asks: asks) {
+    case .greet: refuse(session, office, world)
+    case .pull: pull(office, world)
+    case .apply(let next):
+      database.inbound[office] = next
+      process?.inbound[office]?.committed(next)
+      acknowledge(office, world)
+      world.checkWhole(self)
+    case .acknowledge: acknowledge(office, world)
+    case .ignore: break
+    }
+  }
+
+  private func acknowledged(_ position: AppliedPosition, _ office: String) {
+    guard let process, process.outbound.accepts(position.reference, session: position.session, from: office),
+      database.chain[position.reference] != nil
+    else { return }
+    self.process?.outbound.acknowledge(position.reference, from: office)
+    database.acknowledged[office] = position.reference
+  }
+
+  private func pulled(_ pull: Pull, _ office: String, _ world: World) {
+    if isHead {
+      process?.pulls[office] = pull
+      return
+    }
+    let isKnown = database.chain[pull.at] != nil
+    switch process?.outbound.pullArrived(at: pull.at, from: office, known: isKnown) {
+    case .beat: process?.pace.beatWanted(at: world.now)
+    case .greet: greet(world)
+    case .resend, nil: break
+    }
+  }
+}

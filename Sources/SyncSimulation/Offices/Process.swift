@@ -1,0 +1,48 @@
+import SyncCore
+
+/// The rows of the next batch, read at one snapshot, not yet recorded.
+struct Scan {
+  var previous: BatchReference?
+  var position: FeedPosition
+  var rows: [TravellingRow]
+}
+
+/// A recorded batch on its way to the broker, part by part.
+struct Publication {
+  var header: BatchHeader
+  var parts: [[TravellingRow]]
+  var next = 0
+  var applied: AppliedPosition?
+}
+
+/// What hub holds in memory: the machines of SyncCore, rebuilt from the database at every start.
+struct Process {
+  var inbound: [String: InboundStream] = [:]
+  var assemblies: [String: PartAssembly] = [:]
+  var outbound: OutboundStream
+  var pace: PaceMachine
+  var pullReminders: [String: Reminder] = [:]
+  var scan: Scan?
+  var publication: Publication?
+  /// A look found nothing up to here.
+  var lookedAt: FeedPosition?
+
+  // branch
+  var greeting = GreetingMachine()
+  var helloReminder = Reminder()
+
+  // head
+  var reception = ReceptionMachine()
+  /// The newest request of each branch.
+  var pulls: [String: Pull] = [:]
+
+  init(_ database: Database, session: SessionID?, now: Duration) {
+    outbound = OutboundStream(
+      session: session, last: database.last, acknowledged: database.acknowledged)
+    pace = PaceMachine(now: now)
+    for (office, position) in database.inbound { inbound[office] = InboundStream(position: position) }
+    for (office, staged) in database.staged {
+      assemblies[office] = PartAssembly(batch: staged.batch, stored: staged.parts.count)
+    }
+  }
+}

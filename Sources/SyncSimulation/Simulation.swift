@@ -1,0 +1,69 @@
+/// Runs schedules: each seed is one world, with its faults, from its first write to silence.
+package enum Simulation {
+  package struct Finding: Sendable {
+    package var seed: Int
+    package var violation: Violation
+  }
+
+  package struct Summary: Sendable {
+    package var schedules = 0
+    /// The first seed that broke a promise.
+    package var finding: Finding?
+    /// What was exercised, so that a world in which nothing happens is noticed.
+    package var writes = 0
+    package var conflicts = 0
+    package var batches = 0
+  }
+
+  /// One schedule; with `traces`, what happened in it.
+  package static func run(seed: Int, traces: Bool = false) -> (summary: Summary, trace: [String]) {
+    let world = World(seed: seed, traces: traces)
+    let violation = world.run()
+    var summary = Summary(schedules: 1)
+    summary.finding = violation.map { Finding(seed: seed, violation: $0) }
+    summary.writes = world.ledger.writes.count
+    summary.conflicts = world.ledger.conflicts
+    summary.batches = world.broker.batchesSent
+    return (summary, world.trace ?? [])
+  }
+
+  /// `count` schedules from `first` on, in `workers` tasks; ends early once one broke a promise.
+  package static func run(
+    schedules count: Int, from first: Int = 0, workers: Int = 2
+  ) async -> Summary {
+    var total = Summary()
+    var next = first
+    let end = first + count
+    let chunk = 250
+    await withTaskGroup(of: Summary.self) { group in
+      func add() {
+        guard next < end, total.finding == nil else { return }
+        let seeds = next..<min(next + chunk, end)
+        next = seeds.upperBound
+        group.addTask { runAll(seeds) }
+      }
+      for _ in 0..<workers { add() }
+      for await summary in group {
+        total.add(summary)
+        add()
+      }
+    }
+    return total
+  }
+
+  private static func runAll(_ seeds: Range<Int>) -> Summary {
+    var total = Summary()
+    for seed in seeds where total.finding == nil { total.add(run(seed: seed).summary) }
+    return total
+  }
+}
+
+extension Simulation.Summary {
+  fileprivate mutating func add(_ other: Self) {
+    schedules += other.schedules
+    writes += other.writes
+    conflicts += other.conflicts
+    batches += other.batches
+    if let theirs = other.finding, theirs.seed < finding?.seed ?? Int.max { finding = theirs }
+  }
+}

@@ -1,0 +1,91 @@
+import SyncCore
+
+/// A row on its way, with the oracle's knowledge of what its sender's copy had seen.
+struct TravellingRow {
+  var key: Int
+  var state: RowState<Int>
+  var truth: WriteSet
+}
+
+/// Where a receiver stands, said by itself.
+struct AppliedPosition {
+  var session: SessionID
+  var reference: BatchReference
+}
+
+struct Pull {
+  var token: PullToken
+  var at: BatchReference
+  var resumed: CatchUp?
+}
+
+/// The messages of `envelope.proto` that delivery consists of.
+enum Payload {
+  case hello(Handshake.Hello)
+  case welcome(Handshake.Welcome)
+  case rehello(SessionID)
+  case batch(BatchHeader, part: Int, isLast: Bool, rows: [TravellingRow], applied: AppliedPosition?)
+  case acknowledgement(AppliedPosition)
+  case beat(session: SessionID, last: BatchReference, applied: AppliedPosition?, asks: Bool)
+  case pull(Pull)
+  case window(WindowHeader, rows: [TravellingRow])
+}
+
+struct Message {
+  /// Tells copies of one message apart from other messages.
+  var serial: Int
+  var sender: String
+  var payload: Payload
+}
+
+/// Queues that keep order but lose, repeat and forget.
+struct Broker {
+  static let headQueue = "head"
+
+  private(set) var queues: [String: [Message]] = [headQueue: []]
+  var messagesMax: Int
+  private(set) var batchesSent = 0
+  private(set) var batchesWithRowsSent = 0
+  /// Control messages, by sender.
+  private(set) var controlSent: [String: Int] = [:]
+  private var serial = 0
+
+  init(messagesMax: Int) { self.messagesMax = messagesMax }
+
+  mutating func declare(_ queue: String) { queues[queue] = queues[queue] ?? [] }
+  mutating func delete(_ queue: String) { queues[queue] = nil }
+
+  /// To one queue, or to all of the branches; drop-head when a queue is full.
+  mutating func publish(_ payload: Payload, from sender: String, to receivers: [String]) {
+    serial += 1
+    if case .batch(_, _, _, let rows, _) = payload {
+      batchesSent += 1
+      if !rows.isEmpty { batchesWithRowsSent += 1 }
+    } else {
+      controlSent[sender, default: 0] += 1
+    }
+    for receiver in receivers where queues[receiver] != nil {
+      queues[receiver]?.append(Message(serial: serial, sender: sender, payload: payload))
+      if queues[receiver]?.count ?? 0 > messagesMax { queues[receiver]?.removeFirst() }
+    }
+  }
+
+  func first(_ queue: String) -> Message? { queues[queue]?.first }
+
+  mutating func removeFirst(_ queue: String) {
+    if queues[queue]?.isEmpty == false { queues[queue]?.removeFirst() }
+  }
+
+  /// Delivered again later: behind others, as after a consumer that died.
+  mutating func redeliver(_ message: Message, to queue: String, at index: Int) {
+    let place = min(index, count(queue))
+    queues[queue]?.insert(message, at: place)
+  }
+
+  mutating func wipe(_ queue: String) {
+    if queues[queue] != nil { queues[queue] = [] }
+  }
+
+  func count(_ queue: String) -> Int { queues[queue]?.count ?? 0 }
+  var isEmpty: Bool { queues.values.allSatisfy(\.isEmpty) }
+}

@@ -1,0 +1,45 @@
+import SyncCore
+
+/// What kind of world a seed is: its tables' rules, its sizes and what may go wrong in it.
+struct Scenario: Sendable {
+  enum Fault: CaseIterable, Sendable {
+    case loss, duplication, wipe, crash, members, outage, locks
+  }
+
+  var policy: Policy
+  var keys: Int
+  /// Columns that are no counters; with row granularity one register holds them all.
+  var registers: Int
+  var branches: Int
+  /// Few values, so that two offices write the same one by chance.
+  var valuesAreFew: Bool
+  var partRows: Int
+  var windowRows: Int
+  var windowPartRows: Int
+  var queueMessagesMax: Int
+  var faults: [Fault]
+  var steps: Int
+  /// A branch's clock may run ahead by an hour.
+  var clocksAreWrong: Bool
+  /// Watches for minutes whether rest lasts.
+  var watchesSilence: Bool
+
+  init(_ random: inout SplitMix64) {
+    policy = Policy(
+      conflict: random.pick(ConflictPolicy.allCases), granularity: random.pick(Granularity.allCases),
+      onDelete: random.pick(DeletePolicy.allCases))
+    keys = random.int(1...5)
+    registers = policy.granularity == .row ? 1 : 2
+    branches = random.int(1...3)
+    valuesAreFew = random.chance(40)
+    partRows = random.pick([1, 2, 100])
+    windowRows = random.pick([1, 2, 9])
+    windowPartRows = random.pick([1, 9])
+    queueMessagesMax = random.pick([3, 6, 1000, 1000])
+    faults = []
+    for fault in Fault.allCases where random.chance(55) { faults.append(fault) }
+    steps = random.int(40...220)
+    clocksAreWrong = random.chance(20)
+    watchesSilence = random.chance(30)
+  }
+}
