@@ -5,20 +5,20 @@ import SyncWire
 /// Head's answers to branches that lack something: a window at a time, straight to the branch's queue.
 extension OfficeService {
   func catchUpLoop() async throws {
-    while !Task.isCancelled {
-      if identity.isPaused || pulls.isEmpty {
-        try await Task.sleep(for: .milliseconds(20))
-        continue
-      }
-      let (office, pull) = pulls.removeFirst()
-      guard peers[office] != nil else { continue }
-      do {
-        try await serve(pull, to: office)
-      } catch let error as HubError {
-        await store.closeWindow()
-        logger.error("cannot serve a catch-up", metadata: ["hub.office": "\(office)", "hub.error": "\(error)"])
-        facts.note = "\(error)"
-        try await Task.sleep(for: .seconds(1))
+    try await pullBell.serve {
+      while !pulls.isEmpty {
+        while identity.isPaused { try await Task.sleep(for: .milliseconds(100)) }
+        let (office, pull) = pulls.removeFirst()
+        guard peers[office] != nil else { continue }
+        do {
+          try await serve(pull, to: office)
+        } catch let error as HubError {
+          await store.closeWindow()
+          logger.error(
+            "cannot serve a catch-up", metadata: ["hub.office": "\(office)", "hub.error": "\(error)"])
+          facts.note = "\(error)"
+          try await Task.sleep(for: .seconds(1))
+        }
       }
     }
   }

@@ -76,6 +76,7 @@ extension OfficeService {
         case "sync":
           guard !syncs.contains(where: { $0.id == request.id }) else { continue }
           syncs.append((request.id, .now + .seconds(Int64(request.argument) ?? 60)))
+          syncBell.ring()
           continue
         default: throw HubError(.unsupported, "\(request.kind): not in this version")
         }

@@ -223,6 +223,7 @@ extension OfficeService {
     if isHead {
       pulls.removeAll { $0.office == office }
       pulls.append((office, pull))
+      pullBell.ring()
       return
     }
     switch outbound.pullArrived(at: pull.at, from: office, known: try await store.knowsBatch(pull.at)) {

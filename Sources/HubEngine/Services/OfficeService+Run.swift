@@ -60,6 +60,7 @@ extension OfficeService {
     facts.brokerError = nil
     facts.state = "running"
     lastSnapshot = ""
+    (pullBell, syncBell) = (Doorbell(), Doorbell())
     for office in peers.keys {
       // What was asked for over the earlier connection may never come.
       peers[office]?.inbound.answerTimedOut()
@@ -117,10 +118,18 @@ extension OfficeService {
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
       for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
       if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }
+      if isHead, count % 15 == 0 { try await declareQueuesOfTheSilent() }
       while isHead, !queuesToDelete.isEmpty, count % 5 == 0 {
         try await session?.deleteOffice(queuesToDelete.removeFirst())
       }
       try await publishFacts()
+    }
+  }
+
+  /// An office whose queue somebody deleted cannot connect, so it is not heard of: branches declare nothing.
+  private func declareQueuesOfTheSilent() async throws {
+    for (office, peer) in peers where peer.lastSeen.map({ $0 + .seconds(10) < .now }) ?? true {
+      try await session?.declareOffice(office)
     }
   }
 

@@ -24,14 +24,12 @@ package struct SyncOutcome: Sendable, Equatable {
 extension OfficeService {
   /// Serves the `sync` requests of commands beside this daemon.
   func syncLoop() async throws {
-    while !Task.isCancelled {
-      guard let request = syncs.first else {
-        try await Task.sleep(for: .milliseconds(20))
-        continue
+    try await syncBell.serve {
+      while let request = syncs.first {
+        let outcome = try await synchronise(until: request.deadline)
+        try await store.finishRequest(request.id, failed: !outcome.isQuiet, outcome: outcome.json.description)
+        syncs.removeFirst()
       }
-      let outcome = try await synchronise(until: request.deadline)
-      try await store.finishRequest(request.id, failed: !outcome.isQuiet, outcome: outcome.json.description)
-      syncs.removeFirst()
     }
   }
 

@@ -69,6 +69,9 @@ package actor OfficeService {
   // head
   var reception = ReceptionMachine()
   var pulls: [(office: String, pull: Pull)] = []
+  /// One a connection: a loop that was cancelled does not wait at a bell again.
+  var pullBell = Doorbell()
+  var syncBell = Doorbell()
   var catalogueCache: Catalogue?
   var queuesToDelete: [String] = []
 

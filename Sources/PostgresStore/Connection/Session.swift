@@ -9,6 +9,9 @@ import SyncCore
 package final class Session {
   private let connection: OpaquePointer
   private var prepared: [String: String] = [:]
+  private var preparedCount = 0
+  /// Rows of `stream` are still on their way: no other statement may run, it would throw them away.
+  private var isStreaming = false
   /// What a caller keeps with this connection, as long as it lasts: a scan under way.
   package var attachment: AnyObject?
   private static let arrayOfText: Oid = 1009
@@ -21,7 +24,7 @@ package final class Session {
     "standard_conforming_strings=on", "client_min_messages=error", "default_transaction_isolation=read\\ committed",
     "statement_timeout=0", "idle_in_transaction_session_timeout=0", "cursor_tuple_fraction=1", "jit=off",
     // A policy that hides rows must end in an error: a hidden row would look deleted.
-    "row_security=off",
+    "row_security=off", "array_nulls=on",
   ]
 
   /// Connects; `url` is any libpq connection string.
@@ -37,8 +40,8 @@ package final class Session {
     guard let opened else { throw PostgresError(sqlstate: nil, message: "out of memory") }
     connection = opened
     guard PQstatus(connection) == CONNECTION_OK else {
+      // deinit runs although init throws: it ends the connection.
       let said = String(cString: PQerrorMessage(connection)).trimmed
-      PQfinish(connection)
       throw PostgresError(sqlstate: nil, message: said.isEmpty ? "no connection" : said)
     }
   }
@@ -56,11 +59,13 @@ package final class Session {
   /// One or more statements without parameters.
   @discardableResult
   package func script(_ text: String) throws(PostgresError) -> ResultSet {
-    try check(PQexec(connection, text))
+    try mustBeIdle()
+    return try check(PQexec(connection, text))
   }
 
   @discardableResult
   package func query(_ sql: SQL) throws(PostgresError) -> ResultSet {
+    try mustBeIdle()
     let parameters = Parameters(sql.values)
     return try check(
       parameters.with { types, values, lengths, formats in
@@ -72,12 +77,14 @@ package final class Session {
   /// The same, planned once for this connection: for statements of which the text does not vary.
   @discardableResult
   package func hot(_ sql: SQL) throws(PostgresError) -> ResultSet {
+    try mustBeIdle()
     let parameters = Parameters(sql.values)
     let name: String
     if let known = prepared[sql.text] {
       name = known
     } else {
-      name = "hub\(prepared.count)"
+      preparedCount += 1
+      name = "hub\(preparedCount)"
       _ = try check(
         parameters.with { types, _, _, _ in
           PQprepare(connection, name, sql.text, Int32(sql.values.count), types)
@@ -90,10 +97,36 @@ package final class Session {
       })
   }
 
+  /// Begins a statement of which the rows come one by one, so that no more than one is held (libpq manual, 34.6).
+  package func stream(_ text: String) throws(PostgresError) {
+    try mustBeIdle()
+    guard PQsendQuery(connection, text) == 1, PQsetSingleRowMode(connection) == 1 else {
+      try check(nil)
+      return
+    }
+    isStreaming = true
+  }
+
+  /// The next row of `stream`; nil after the last.
+  package func nextRow() throws(PostgresError) -> ResultSet? {
+    guard isStreaming else { return nil }
+    let raw = PQgetResult(connection)
+    if let raw, PQresultStatus(raw) == PGRES_SINGLE_TUPLE { return ResultSet(owning: raw) }
+    while let more = PQgetResult(connection) { PQclear(more) }
+    isStreaming = false
+    if let raw { try check(raw) }
+    return nil
+  }
+
+  private func mustBeIdle() throws(PostgresError) {
+    guard isStreaming else { return }
+    throw PostgresError(sqlstate: "HB002", message: "rows of another statement are still on their way")
+  }
+
   /// Forgets prepared statements: the tables that they name were changed.
   package func forgetPrepared() throws(PostgresError) {
     prepared.removeAll()
-    try script("DEALLOCATE ALL")
+    if !isStreaming { try script("DEALLOCATE ALL") }
   }
 
   /// Runs `body` in a transaction; rolls back when it throws.
@@ -114,9 +147,11 @@ package final class Session {
 
   /// Ends a transaction that is open, if any.
   package func rollBack() {
+    isStreaming = false
     if isUsable && isInTransaction { _ = try? script("ROLLBACK") }
   }
 
+  @discardableResult
   private func check(_ raw: OpaquePointer?) throws(PostgresError) -> ResultSet {
     guard let raw else {
       var error = PostgresError(sqlstate: nil, message: String(cString: PQerrorMessage(connection)).trimmed)

@@ -17,9 +17,9 @@ final class FeedScan {
 
   private var index = 0
   private var isOpen = false
-  private var fetchCount = FeedScan.firstFetch
-  /// Rows are fetched a few at first: one may hold megabytes.
-  private static let firstFetch = 16
+  private var fetchCount = 200
+  /// Rows and bytes read of the fetch that is under way.
+  private var fetched: (rows: Int, bytes: Int)?
   private var heldDeletes: [RowBlock] = []
   private var heldCount = 0
 
@@ -48,28 +48,12 @@ final class FeedScan {
     while index < tables.count {
       let table = tables[index]
       if !isOpen { try open(table) }
-      let rows = try session.script("FETCH \(min(fetchCount, max(1, rowsMax - part.rows))) FROM hub_feed")
-      if rows.count == 0 {
-        try session.script("CLOSE hub_feed")
-        isOpen = false
-        index += 1
-        fetchCount = min(fetchCount, Self.firstFetch)
-        continue
+      if fetched == nil {
+        try session.stream("FETCH \(min(fetchCount, max(1, rowsMax - part.rows))) FROM hub_feed")
+        fetched = (0, 0)
       }
-      var block = RowBlock(table: table.name, columnNames: table.columnNames, keyCount: table.keyCount)
-      var dead = block
-      let size = append(rows, table, alive: &block, dead: &dead, apart: !isKeyed)
-      bytes += size
-      fetchCount = max(1, min(2000, fetchCount * 8, partBytes * rows.count / max(1, size) / 2))
-      if isKeyed, let last = lastKey(rows, table) {
-        part.cursor = WindowCursor(table: table.name, key: last).bytes
-      }
-      hold(dead, &part)
-      if block.count > 0 {
-        part.rows += block.count
-        part.blocks.append(block)
-      }
-      if bytes >= partBytes || part.rows >= rowsMax { return part }
+      let isFull = try read(table, into: &part, &bytes, rowsMax: rowsMax)
+      if isFull { return part }
     }
     part.blocks += heldDeletes.reversed()
     part.rows += heldCount
@@ -77,6 +61,38 @@ final class FeedScan {
     heldCount = 0
     part.isLast = true
     return part
+  }
+
+  /// Reads what was fetched, row by row, until the part is full: rows of very different sizes may be in one fetch.
+  private func read(_ table: TableInfo, into part: inout FeedPart, _ bytes: inout Int, rowsMax: Int) throws
+    -> Bool
+  {
+    var block = RowBlock(table: table.name, columnNames: table.columnNames, keyCount: table.keyCount)
+    var dead = block
+    var count = fetched ?? (0, 0)
+    var last: ResultSet?
+    while bytes < partBytes, part.rows + block.count < rowsMax, let row = try session.nextRow() {
+      let size = append(row, table, alive: &block, dead: &dead, apart: !isKeyed)
+      bytes += size
+      count = (count.rows + 1, count.bytes + size)
+      last = row
+    }
+    fetched = count
+    if isKeyed, let last { part.cursor = WindowCursor(table: table.name, key: lastKey(last, table)).bytes }
+    hold(dead, &part)
+    if block.count > 0 {
+      part.rows += block.count
+      part.blocks.append(block)
+    }
+    if bytes >= partBytes || part.rows >= rowsMax { return true }
+    fetched = nil
+    if count.rows == 0 {
+      try session.script("CLOSE hub_feed")
+      isOpen = false
+      index += 1
+    }
+    fetchCount = max(1, min(2000, fetchCount * 8, partBytes * count.rows / max(1, count.bytes) / 2))
+    return false
   }
 
   private func hold(_ dead: RowBlock, _ part: inout FeedPart) {
@@ -127,7 +143,7 @@ final class FeedScan {
     return "(" + cases.map { "(\($0))" }.joined(separator: " OR ") + ")"
   }
 
-  private func lastKey(_ rows: ResultSet, _ table: TableInfo) -> [String]? {
+  private func lastKey(_ rows: ResultSet, _ table: TableInfo) -> [String] {
     (0..<table.keyCount).map { rows.text(rows.count - 1, $0) }
   }
 
@@ -152,6 +168,7 @@ final class FeedScan {
       let alive = rows.bool(row, width + 4)
       if let bytes = largest(rows, row, width), bytes > Limits.valueBytesMax {
         oversized.append((table.name, Self.key(rows, row, table), bytes))
+        size += bytes
         continue
       }
       if apart, !alive {

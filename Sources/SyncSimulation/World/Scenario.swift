@@ -41,5 +41,11 @@ struct Scenario: Sendable {
     steps = random.int(40...220)
     clocksAreWrong = random.chance(20)
     watchesSilence = random.chance(30)
+    if random.chance(25) {
+      // Long catch-ups under live batches that get lost.
+      keys = 8
+      windowRows = 1
+      steps += 100
+    }
   }
 }

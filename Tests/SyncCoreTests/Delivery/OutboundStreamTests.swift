@@ -1,0 +1,61 @@
+import Testing
+
+@testable import SyncCore
+
+struct OutboundStreamTests {
+  let session = SessionID(rawValue: 7)
+
+  private func stream(last: Int64, acknowledged: Int64 = 0) -> OutboundStream {
+    OutboundStream(
+      session: session, last: reference(last),
+      acknowledged: ["head": acknowledged == 0 ? .origin : reference(acknowledged)])
+  }
+
+  @Test func batchesFormAChain() {
+    var stream = stream(last: 3)
+    let header = stream.nextHeader(id: 400)
+    #expect(header == BatchHeader(session: session, reference: reference(4), previous: reference(3)))
+    stream.recorded(reference(4))
+    #expect(stream.nextHeader(id: 500)?.previous == reference(4))
+  }
+
+  @Test func nothingIsSentBeforeASessionIsAgreedOn() {
+    let stream = OutboundStream(session: nil, last: .origin, acknowledged: [:])
+    #expect(stream.nextHeader(id: 1) == nil)
+  }
+
+  @Test func whatIsSentAgainHasANewNumberOnTopOfTheReceiversPosition() {
+    var stream = stream(last: 5, acknowledged: 2)
+    #expect(stream.pullArrived(at: reference(2), from: "head", known: true) == .resend)
+    let header = stream.nextHeader(id: 600)
+    #expect(header?.previous == reference(2) && header?.reference.number == 6)
+    if let header { stream.recorded(header) }
+    #expect(stream.nextHeader(id: 700)?.previous == reference(6, 600))
+  }
+
+  @Test func aBatchReadBeforeTheRequestDoesNotAnswerIt() {
+    // Believed: recording any batch fulfils the request. Wrong: one that was being read when the request came builds on
+    // the last batch, not on where the receiver stands.
+    var stream = stream(last: 5, acknowledged: 2)
+    let reading = stream.nextHeader(id: 600, after: reference(5))
+    _ = stream.pullArrived(at: reference(2), from: "head", known: true)
+    if let reading { stream.recorded(reading) }
+    #expect(stream.resendFrom == reference(2))
+  }
+
+  @Test func aStaleRequestIsAnsweredByABeat() {
+    var stream = stream(last: 5, acknowledged: 4)
+    #expect(stream.pullArrived(at: reference(5), from: "head", known: true) == .beat)
+    #expect(stream.pullArrived(at: reference(2), from: "head", known: true) == .beat)
+    #expect(stream.pullArrived(at: reference(4, 1), from: "head", known: false) == .greet)
+    #expect(stream.resendFrom == nil)
+  }
+
+  @Test func anAcknowledgementCountsForwardWithinWhatWasSent() {
+    let stream = stream(last: 5, acknowledged: 3)
+    #expect(stream.accepts(reference(4), session: session, from: "head"))
+    #expect(!stream.accepts(reference(3), session: session, from: "head"))
+    #expect(!stream.accepts(reference(6), session: session, from: "head"))
+    #expect(!stream.accepts(reference(4), session: SessionID(rawValue: 1), from: "head"))
+  }
+}

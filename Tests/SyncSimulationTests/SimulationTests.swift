@@ -1,0 +1,32 @@
+import Testing
+
+@testable import SyncSimulation
+
+struct SimulationTests {
+  @Test func schedulesKeepEveryPromise() async {
+    let summary = await Simulation.run(schedules: 400)
+    #expect(summary.finding == nil)
+    #expect(summary.writes > 4000 && summary.conflicts > 500 && summary.batches > 4000)
+  }
+
+  @Test func aSeedIsTheSameScheduleEveryTime() {
+    for seed in 0..<20 {
+      let once = Simulation.run(seed: seed, traces: true)
+      let again = Simulation.run(seed: seed, traces: true)
+      #expect(once.trace == again.trace && !once.trace.isEmpty)
+    }
+  }
+}
+
+struct WriteSetTests {
+  @Test func setsCompareByContentWhateverTheirLength() {
+    var a = WriteSet()
+    a.insert(3)
+    a.insert(200)
+    var b = WriteSet()
+    b.insert(3)
+    #expect(b.isSubset(of: a) && !a.isSubset(of: b) && a != b)
+    b.insert(200)
+    #expect(a == b && b.contains(200) && !b.contains(199))
+  }
+}
