@@ -8,7 +8,7 @@ struct Doorbell: Sendable {
   func ring() { bell.yield() }
 
   /// Calls `work` at once and after every ring, until the task is cancelled.
-  func serve(_ work: () async throws -> Void) async throws {
+  nonisolated(nonsending) func serve(_ work: () async throws -> Void) async throws {
     try await work()
     for await _ in rings { try await work() }
     throw CancellationError()
