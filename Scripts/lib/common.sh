@@ -36,12 +36,13 @@ on_exit() {
 }
 
 run_exit_tasks() {
-  local status=$? i
+  EXIT_STATUS=$?
+  local i
   trap '' INT TERM HUP
   trap - EXIT
   set +e
   for ((i = ${#EXIT_TASKS[@]} - 1; i >= 0; i--)); do eval "${EXIT_TASKS[i]}"; done
-  exit "$status"
+  exit "$EXIT_STATUS"
 }
 # Only the shell that sourced this file cleans up: a subshell inherits neither trap nor duty.
 trap run_exit_tasks EXIT

@@ -9,6 +9,7 @@
 offices_up() {
   local office
   OFFICES=("$@")
+  on_exit keep_logs
   for office in "$@"; do starting postgres_up "$office" "${POSTGRES_SETTINGS[@]}"; done
   starting broker_up
   started
@@ -31,6 +32,16 @@ offices_up() {
   chmod 700 "$SERVERS/at"
 }
 POSTGRES_SETTINGS=()
+
+# What the hubs and servers said outlives a failure, and only that.
+keep_logs() {
+  ((EXIT_STATUS == 1)) || return 0
+  local office
+  mkdir -p "$LOGS/$SELF"
+  cp "$SERVERS"/*.log "$LOGS/$SELF/" 2>/dev/null
+  for office in "${OFFICES[@]}"; do cp "$SERVERS/$office/log" "$LOGS/$SELF/$office-postgres.log" 2>/dev/null; done
+  warn "the logs of the hubs and servers are in ${LOGS#"$ROOT"/}/$SELF"
+}
 
 at() { "$SERVERS/at" "$@"; }
 

@@ -68,7 +68,7 @@ servers_begin() {
   chmod 700 "$SERVERS/run" "$SERVERS/ctl" "$SERVERS/state"
 }
 
-# Ends everything recorded and removes the directory. The broker is killed: an orderly stop takes six seconds and its
+# Ends everything recorded and removes the directory. No server stops in good order: that takes seconds, and the
 # data goes with the directory.
 servers_end() {
   local file pid ending=()
@@ -82,13 +82,20 @@ servers_end() {
     file=${file%/data/*}
     record_process "$SERVERS/run/postgres-${file##*/}.pid" "$pid"
   done
+  # First what uses the servers: a hub gives back what is in flight.
+  for file in "$SERVERS"/run/hub-*.pid; do
+    [[ -e $file ]] || continue
+    end_process "$file" TERM & ending+=($!)
+  done
+  ((${#ending[@]} == 0)) || wait "${ending[@]}"
+  ending=()
   for file in "$SERVERS"/run/*.pid; do
     [[ -e $file ]] || continue
     case ${file##*/} in
       broker.pid) end_process "$file" KILL ;;
       broker-script.pid) if process_runs "$file" && read -r pid _ <"$file"; then kill -KILL -- "-$pid" 2>/dev/null; fi ;;
       epmd.pid) ;;
-      postgres-*) end_process "$file" INT 20 & ending+=($!) ;;
+      postgres-*) end_process "$file" QUIT 20 & ending+=($!) ;;
       *) end_process "$file" TERM & ending+=($!) ;;
     esac
   done

@@ -477,4 +477,15 @@ import Testing
     #expect(try pair.up().quarantined == 0)
     #expect(try pair.head.text("SELECT v FROM t WHERE id = 9") == "branch")
   }
+
+  @Test("CAP-06: what is acknowledged is durable although the database commits asynchronously")
+  func appliedRowsAreDurable() throws {
+    let office = try Office("branch", cluster: 2)
+    try office.application.script("ALTER DATABASE \(office.database.name) SET synchronous_commit = off")
+    let session = try office.database.connect()
+    try session.transaction { session in
+      try ApplyTransaction.begin(session)
+      #expect(try session.script("SHOW synchronous_commit").text(0, 0) == "on")
+    }
+  }
 }

@@ -173,6 +173,11 @@ extension OfficeService {
 
   func acknowledged(_ session: SessionID, _ reference: BatchReference, _ office: String) async throws {
     guard outbound.accepts(reference, session: session, from: office), try await store.knowsBatch(reference) else {
+      // A branch that joined when there was nothing to send acknowledges just that.
+      if peers[office]?.record.state == .joining, session == outbound.session, reference == outbound.last {
+        try await store.saveAcknowledged(reference, by: office)
+        peers[office]?.record.state = .active
+      }
       return
     }
     outbound.acknowledge(reference, from: office)

@@ -44,10 +44,12 @@ struct ApplyTransaction {
   }
 
   /// hub's own writes: user triggers stay silent, capture skips them, and hub is the one that gives way to a lock.
+  /// What is acknowledged after the commit must be durable, whatever the database's own setting says.
   static func begin(_ session: Session) throws {
     try session.script(
       """
-      SET LOCAL session_replication_role = replica; SET LOCAL hub.applying = 'on'; SET LOCAL lock_timeout = '600ms'
+      SET LOCAL session_replication_role = replica; SET LOCAL hub.applying = 'on'; SET LOCAL lock_timeout = '600ms';
+      SET LOCAL synchronous_commit = on
       """)
   }
 

@@ -42,6 +42,7 @@ extension PostgresStore {
     let wanted = Dictionary(uniqueKeysWithValues: catalogue.tables.map { ($0.name, $0) })
     for table in before where wanted[table.name] == nil {
       try Capture.remove(session, table)
+      if table.options.keys == "stride" { try KeyStride.release(session, table) }
       try session.query("DELETE FROM hub.tracked WHERE id = \(table.id)")
     }
     let known = Set(before.map(\.name))

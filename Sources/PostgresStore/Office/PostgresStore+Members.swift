@@ -82,7 +82,18 @@ extension PostgresStore {
   }
 
   package func joined() async throws(HubError) {
-    try await control.perform { try $0.query("UPDATE hub.office SET joined = true") }
+    try await writer.perform { session in
+      try session.transaction { session in
+        let office = try Self.readOffice(session)
+        let stride = try Self.stride(session)
+        // The rows came after the sequences were set: an office of this residue may have been here before.
+        for table in try TableInfo.loadAll(session)
+        where table.options.keys == "stride" && table.options.direction != "down" {
+          try KeyStride.apply(session, table, residue: office.residue, stride: stride)
+        }
+        try session.query("UPDATE hub.office SET joined = true")
+      }
+    }
   }
 
   package func saveResidue(_ residue: Int) async throws(HubError) {
@@ -158,7 +169,10 @@ extension PostgresStore {
   package func leave() async throws(HubError) {
     try await writer.perform { session in
       try session.transaction { session in
-        for table in try TableInfo.loadAll(session) { try Capture.remove(session, table) }
+        for table in try TableInfo.loadAll(session) {
+          try Capture.remove(session, table)
+          if table.options.keys == "stride" { try KeyStride.release(session, table) }
+        }
         try session.script("DROP SCHEMA hub CASCADE")
       }
     }

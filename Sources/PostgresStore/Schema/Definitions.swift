@@ -48,7 +48,8 @@ package enum Definitions {
       SELECT a.attrelid, quote_ident(a.attname), format_type(a.atttypid, a.atttypmod), a.atttypid, a.attnotnull,
         a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid),
         CASE WHEN a.attcollation <> t.typcollation THEN format('%I.%I', cn.nspname, c.collname) END, c.oid,
-        s.seqtypid IS NOT NULL, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle
+        s.seqtypid IS NOT NULL, s.seqstart, s.seqincrement, s.seqmin, s.seqmax, s.seqcache, s.seqcycle,
+        s.seqrelid::regclass
       FROM pg_attribute a
       JOIN pg_type t ON t.oid = a.atttypid
       LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -76,7 +77,9 @@ package enum Definitions {
       case ("", _): text += " GENERATED ALWAYS AS (\(rows.text(i, 7))) STORED"
       case (let identity, _):
         text += " GENERATED \(identity == "a" ? "ALWAYS" : "BY DEFAULT") AS IDENTITY"
-        if rows.bool(i, 10) { text += " (\(sequenceOptions(rows, i, from: 11)))" }
+        if rows.bool(i, 10) {
+          text += " (\(sequenceOptions(rows, i, from: 11, start: try start(session, rows.text(i, 17), rows, i, from: 11))))"
+        }
       }
       if rows.bool(i, 4) { text += " NOT NULL" }
       columns[rows.int64(i, 0), default: []].append(text)
@@ -92,10 +95,19 @@ package enum Definitions {
   }
 
   /// From start, increment, minimum, maximum, cache, cycle in this order of columns.
-  private static func sequenceOptions(_ rows: ResultSet, _ row: Int, from column: Int) -> String {
+  /// Where a branch's sequence begins: not before head's, whose rows arrive there only after the table was made.
+  private static func start(
+    _ session: Session, _ name: String, _ rows: ResultSet, _ row: Int, from column: Int
+  ) throws -> Int64 {
+    guard rows.int64(row, column + 1) > 0 else { return rows.int64(row, column) }
+    let drawn = try session.query(SQL(unsafe: "SELECT last_value FROM \(name)"))
+    return max(rows.int64(row, column), drawn.int64(0, 0))
+  }
+
+  private static func sequenceOptions(_ rows: ResultSet, _ row: Int, from column: Int, start: Int64) -> String {
     """
     INCREMENT BY \(rows.text(row, column + 1)) MINVALUE \(rows.text(row, column + 2)) \
-    MAXVALUE \(rows.text(row, column + 3)) START WITH \(rows.text(row, column)) \
+    MAXVALUE \(rows.text(row, column + 3)) START WITH \(start) \
     CACHE \(rows.text(row, column + 4))\(rows.bool(row, column + 5) ? " CYCLE" : "")
     """
   }
@@ -134,7 +146,8 @@ package enum Definitions {
       found.append(
         SchemaStatement(
           kind: Kind.sequence.rawValue, name: name,
-          statement: "CREATE SEQUENCE \(name) AS \(rows.text(i, 1)) \(sequenceOptions(rows, i, from: 2))",
+          statement: "CREATE SEQUENCE \(name) AS \(rows.text(i, 1)) "
+            + sequenceOptions(rows, i, from: 2, start: try start(session, name, rows, i, from: 2)),
           table: ""))
       if let owner = rows.string(i, 8) {
         found.append(

@@ -220,7 +220,15 @@ struct OfficeDaemon: Service {
         }
         try await runner.service.prepare()
         logger.notice("serving", metadata: ["hub.office": "\(runner.identity.name)"])
-        try await runner.service.serve()
+        do {
+          try await runner.service.serve()
+        } catch let error {
+          // Kept, so that hub leave does not wait for a head that answers no more.
+          if await runner.service.hasDeparted {
+            try options.transaction { try HeadSetup.set($0, "removed", "true") }
+          }
+          throw error
+        }
         await runner.store.close()
         if Task.isCancelled { logger.notice("stopped", metadata: ["hub.office": "\(runner.identity.name)"]) }
       } catch let error as HubError {
@@ -300,8 +308,11 @@ struct Leave: AsyncParsableCommand {
   @Flag(help: "Depart although head cannot be reached; what is pending stays here alone.") var force = false
 
   func run() async throws {
-    let (office, runs) = try options.transaction { session in
-      (try PostgresStore.readOffice(session), try Requests.daemonRuns(session))
+    let (office, runs, isRemoved) = try options.transaction { session in
+      (
+        try PostgresStore.readOffice(session), try Requests.daemonRuns(session),
+        try HeadSetup.setting(session, "removed") != nil
+      )
     }
     guard office.role == .branch else {
       throw HubError(.refused, "this is the head office", hint: "hub remove NAME retires a branch")
@@ -312,7 +323,7 @@ struct Leave: AsyncParsableCommand {
     let runner = try await OfficeRunner(
       database: options, broker: broker, daemon: daemon, logger: Logger(label: "hub") { _ in SwiftLogNoOpLogHandler() })
     guard try await runner.lock() else { throw HubError(.conflict, "another hub serves this office") }
-    if !force { try await depart(runner) }
+    if !force && !isRemoved { try await depart(runner) }
     try await runner.store.leave()
     await runner.store.close()
     print(
