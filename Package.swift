@@ -67,6 +67,7 @@ let package = Package(
     .testTarget(
       name: "PostgresStoreTests", dependencies: ["PostgresStore", "HubEngine", "SyncCore", "CLibPQ"],
       swiftSettings: house),
+    .testTarget(name: "EndToEndTests", dependencies: ["CLibPQ"], swiftSettings: house),
   ],
   swiftLanguageModes: [.v6]
 )

@@ -6,8 +6,9 @@ import SyncWire
 extension OfficeService {
   func receiveLoop(_ session: any TransportSession) async throws {
     while true {
-      while identity.isPaused { try await Task.sleep(for: .milliseconds(100)) }
       let delivery = try await session.next()
+      // Looked at now: the wait for this delivery may have begun before the pause.
+      while identity.isPaused { try await Task.sleep(for: .milliseconds(100)) }
       let envelope: Envelope
       do {
         envelope = try Wire.decode(delivery.body, contentEncoding: delivery.contentEncoding)
@@ -279,6 +280,11 @@ extension OfficeService {
     } catch {
       guard !error.isTransient else { throw error }
       if !identity.isJoined {
+        // Head has enrolled this office: it is told, so that its name is free for the next try.
+        if error.code == .refused {
+          try? await send(.leave(nonce: .random(in: 1...Int64.max)), to: .head)
+          try? await session?.confirmed()
+        }
         failure = error
         throw CancellationError()
       }

@@ -82,7 +82,8 @@ extension PostgresStore {
     guard mode == "replace" else {
       throw HubError(
         .refused, "tables hold rows already: \(filled.joined(separator: ", "))",
-        hint: "join with --existing merge to keep them, or --existing replace to take head's rows instead")
+        hint: "ask head for a new token (hub invite) and join with --existing merge to keep them, or "
+          + "--existing replace to take head's rows instead")
     }
     try session.script("TRUNCATE \(filled.joined(separator: ", "))")
   }

@@ -19,8 +19,8 @@ extension World {
     case 270..<400: applicationEnds(office)
     case 400..<560: publish(office)
     case 560..<640: _ = head.servePull(self)
-    case 640..<770: deliver(to: head)
-    case 770..<930: deliver(to: random.pick(branches))
+    case 640..<770: deliverSome(to: head)
+    case 770..<930: deliverSome(to: random.pick(branches))
     case let dice: misfortune(dice - 930, office)
     }
     for branch in branches where branch.isLeaving { leaveIfDone(branch) }
@@ -34,6 +34,10 @@ extension World {
     if !scenario.faults.contains(.locks) { office.end(index, commits: random.chance(85), self) }
   }
 
+  private func deliverSome(to office: Office) {
+    for _ in 0..<random.int(1...4) { deliver(to: office) }
+  }
+
   private func applicationEnds(_ office: Office) {
     guard !office.database.open.isEmpty else { return }
     office.end(random.int(0...office.database.open.count - 1), commits: random.chance(85), self)
@@ -41,7 +45,7 @@ extension World {
 
   private func publish(_ office: Office) {
     if scenario.faults.contains(.crash), random.chance(6) { crashPoint = random.pick(CrashPoint.allCases) }
-    for _ in 0..<random.int(1...4) where office.isRunning { office.publishStep(self) }
+    for _ in 0..<random.pick([1, 1, 1, 2, 4, 6]) where office.isRunning { office.publishStep(self) }
     crashPoint = nil
   }
 
@@ -64,7 +68,7 @@ extension World {
     case 52..<58 where faults.contains(.members):
       if branches.count < 4, random.chance(60) {
         join()
-      } else if branches.count > 1 {
+      } else if branches.count(where: { !$0.isLeaving }) > 1 {
         office.isLeaving = !office.isHead
       }
     case 58..<62: office.database.prune(offices: office.isHead ? branches.map(\.name) : [Broker.headQueue])

@@ -28,16 +28,29 @@ struct Init: AsyncParsableCommand {
     try HeadSetup.checkServer(try options.session(), allowsUnsafe: allowUnsafeDatabase)
     let transport = try makeTransport(
       broker, stored: nil, name: "hub init", queueType: queueType, logger: Logger(label: "hub"))
-    try options.transaction { session in
-      try HeadSetup.initialise(
-        session, name: office, broker: url, queueType: queueType, daemonRole: daemonRole,
-        allowsUnsafe: allowUnsafeDatabase)
-    }
+    try initialise(url, isRehearsal: true)
     try await declare(offices: [], options, transport)
+    try initialise(url, isRehearsal: false)
     print(
       options.json
         ? JSONValue.fields(["office": .string(office), "role": .string("head")]).description
         : "this database is the head office \(office)")
+  }
+}
+
+extension Init {
+  private struct Rehearsed: Error {}
+
+  /// A rehearsal is rolled back: it says what would be refused before the broker is touched.
+  private func initialise(_ url: String, isRehearsal: Bool) throws {
+    do {
+      try options.transaction { session in
+        try HeadSetup.initialise(
+          session, name: office, broker: url, queueType: queueType, daemonRole: daemonRole,
+          allowsUnsafe: allowUnsafeDatabase)
+        if isRehearsal { throw Rehearsed() }
+      }
+    } catch is Rehearsed {}
   }
 }
 

@@ -1,0 +1,127 @@
+import Foundation
+import Testing
+
+extension EndToEnd {
+  /// Servers that stop, crash, forget; nobody does anything about it but start them again.
+  @Suite(.serialized)
+  struct ServerTests {
+    private func underTraffic(_ faults: (Company) throws -> Void) throws {
+      try Company.with(branches: 2, schema: HistoryKeeper.schema, tracks: [["ledger"], ["shared"]]) { company in
+        let keepers = company.offices.map { HistoryKeeper($0, pause: 4000) }
+        for keeper in keepers { keeper.begin() }
+        do {
+          try until(30, "rows move") { try company.head.connect().number("SELECT count(*) FROM ledger") > 30 }
+          try faults(company)
+        } catch {
+          for keeper in keepers { try? keeper.end() }
+          throw error
+        }
+        for keeper in keepers { try keeper.end() }
+        for office in company.offices {
+          #expect(office.daemon?.isRunning == true, "hub run at \(office.name) ended: \(office.daemon?.errorLines.last ?? "")")
+        }
+        let began = monotonic()
+        try HistoryKeeper.judge(keepers, company)
+        print("  \(keepers.map(\.done)) writes, equal \(Int(monotonic() - began)) s after the last")
+      }
+    }
+
+    private func passes(_ company: Company, within seconds: Double = 60) throws {
+      let mark = "mark-\(UInt32.random(in: 0...UInt32.max))"
+      for office in company.offices {
+        try office.run("INSERT INTO ledger (who, what, v) VALUES ('test', '\(mark)-\(office.name)', 0)")
+      }
+      for office in company.offices {
+        try company.eventually(office, "SELECT count(*) FROM ledger WHERE what LIKE '\(mark)%'", is: "3", within: seconds)
+      }
+    }
+
+    @Test("Issue, BRK: RabbitMQ stopped and started, and killed, while rows move: nothing lost")
+    func theBrokerMayStopAndCrash() throws {
+      try underTraffic { company in
+        for action in ["stop", "kill"] {
+          try Servers.control(0, action)
+          for office in company.offices {
+            // Applications never feel it, and the hub says what is wrong.
+            try company.eventually(office, "SELECT broker_connected FROM hub.daemon", is: "f", within: 40)
+            try office.run("UPDATE shared SET v = v + 1 WHERE id = 1")
+            let status = try office.status()
+            #expect(status["state"] as? String == "offline")
+          }
+          try Servers.control(0, "start")
+          try passes(company, within: 90)
+        }
+      }
+    }
+
+    @Test("Issue, BRK: a wiped broker is declared anew by head and everything catches up")
+    func theBrokerMayForgetEverything() throws {
+      try underTraffic { company in
+        // All that the node has of this company: exchanges, queues, bindings and messages.
+        try Broker.delete([company.virtualHost])
+        try until(40, "head is offline") { try company.head.status()["state"] as? String == "offline" }
+        try Broker.add([company.virtualHost])
+        try passes(company, within: 120)
+      }
+    }
+
+    @Test("BRK: an office's queue deleted, or purged, behind everybody's back heals by itself")
+    func aDeletedOrPurgedQueueHeals() throws {
+      try underTraffic { company in
+        for queue in ["hub.office.a", "hub.head"] {
+          company["a"].murder()
+          company["b"].murder()
+          usleep(300_000)
+          _ = try? Broker.ctl(["-p", company.virtualHost, "purge_queue", queue])
+          try company["a"].start()
+          try company["b"].start()
+          try passes(company)
+          _ = try Broker.ctl(["-p", company.virtualHost, "delete_queue", queue])
+          try passes(company, within: 120)
+        }
+      }
+    }
+
+    @Test("Issue: PostgreSQL restarted and killed at head and at a branch while rows move: new dots, nothing lost")
+    func theDatabasesMayStopAndCrash() throws {
+      try underTraffic { company in
+        for office in [company.head, company["a"]] {
+          for action in ["restart", "kill"] {
+            try Servers.control(office.cluster, action)
+            if action == "kill" { try Servers.control(office.cluster, "start") }
+            try passes(company, within: 90)
+          }
+        }
+        for office in company.offices {
+          #expect(
+            try office.connect().value("SELECT server_started = pg_postmaster_start_time() FROM hub.office") == "t",
+            "\(office.name)'s actor was not renewed")
+        }
+      }
+    }
+
+    @Test("Issue, CAP: a transaction open for long delays nobody else's rows; it arrives when it commits")
+    func anOpenTransactionDelaysNobody() throws {
+      try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks) { company in
+        for (office, other) in [(company.head, company["a"]), (company["a"], company.head)] {
+          let long = try office.connect()
+          try long.run("BEGIN; INSERT INTO stock VALUES ('long-\(office.name)', 1, 'open')")
+          var slowest = 0.0
+          for round in 0..<10 {
+            let sku = "quick-\(office.name)-\(round)"
+            try office.run("INSERT INTO stock VALUES ('\(sku)', 1, 'quick')")
+            let began = monotonic()
+            try company.eventually(other, "SELECT count(*) FROM stock WHERE sku = '\(sku)'", is: "1", within: 20)
+            slowest = max(slowest, monotonic() - began)
+          }
+          #expect(slowest < 3, "rows of \(office.name) took \(slowest) s while a transaction was open")
+          #expect(try other.connect().value("SELECT count(*) FROM stock WHERE sku LIKE 'long-\(office.name)'") == "0")
+          try long.run("COMMIT")
+          try company.eventually(other, "SELECT count(*) FROM stock WHERE sku = 'long-\(office.name)'", is: "1")
+          print("  beside an open transaction at \(office.name): slowest \(Int(slowest * 1000)) ms")
+        }
+        try company.settle(["stock"])
+      }
+    }
+  }
+}
