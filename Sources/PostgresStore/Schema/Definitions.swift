@@ -78,7 +78,8 @@ package enum Definitions {
       case (let identity, _):
         text += " GENERATED \(identity == "a" ? "ALWAYS" : "BY DEFAULT") AS IDENTITY"
         if rows.bool(i, 10) {
-          text += " (\(sequenceOptions(rows, i, from: 11, start: try start(session, rows.text(i, 17), rows, i, from: 11))))"
+          text +=
+            " (\(sequenceOptions(rows, i, from: 11, start: try start(session, rows.text(i, 17), rows, i, from: 11))))"
         }
       }
       if rows.bool(i, 4) { text += " NOT NULL" }
