@@ -99,9 +99,9 @@ final class HistoryKeeper: @unchecked Sendable {
     for (name, fate) in rows {
       let found = seen.removeValue(forKey: name) ?? []
       if found.count > 1 { wrong.append("\(name) twice: \(found)") }
-      let is_ = found.first ?? "gone"
+      let actual = found.first ?? "gone"
       let wanted = text(fate).split(separator: "|").map(String.init)
-      if !wanted.contains(is_) { wrong.append("\(name) is \(is_), not \(text(fate))") }
+      if !wanted.contains(actual) { wrong.append("\(name) is \(actual), not \(text(fate))") }
     }
     for name in seen.keys { wrong.append("\(name) was never written") }
     #expect(wrong.isEmpty, "\(office.name)'s \(rows.count) rows at \(other.name): \(wrong.prefix(5)) of \(wrong.count)")
