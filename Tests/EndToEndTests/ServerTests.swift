@@ -18,13 +18,11 @@ extension EndToEnd {
         }
         for keeper in keepers { try keeper.end() }
         for office in company.offices {
-          #expect(
-            office.daemon?.isRunning == true, "hub run at \(office.name) ended: \(office.daemon?.errorLines.last ?? "")"
-          )
+          #expect(office.daemon?.isRunning == true, "hub run at \(office.name) ended: \(office.daemon?.errorLines.last ?? "")")
         }
         let began = monotonic()
         try HistoryKeeper.judge(keepers, company)
-        print("  \(keepers.map(\.done)) writes, equal \(Int(monotonic() - began)) s after the last")
+        say("\(keepers.map(\.done)) writes, equal \(Int(monotonic() - began)) s after the last")
       }
     }
 
@@ -34,8 +32,7 @@ extension EndToEnd {
         try office.run("INSERT INTO ledger (who, what, v) VALUES ('test', '\(mark)-\(office.name)', 0)")
       }
       for office in company.offices {
-        try company.eventually(
-          office, "SELECT count(*) FROM ledger WHERE what LIKE '\(mark)%'", is: "3", within: seconds)
+        try company.eventually(office, "SELECT count(*) FROM ledger WHERE what LIKE '\(mark)%'", is: "3", within: seconds)
       }
     }
 
@@ -121,7 +118,7 @@ extension EndToEnd {
           #expect(try other.connect().value("SELECT count(*) FROM stock WHERE sku LIKE 'long-\(office.name)'") == "0")
           try long.run("COMMIT")
           try company.eventually(other, "SELECT count(*) FROM stock WHERE sku = 'long-\(office.name)'", is: "1")
-          print("  beside an open transaction at \(office.name): slowest \(Int(slowest * 1000)) ms")
+          say("beside an open transaction at \(office.name): slowest \(Int(slowest * 1000)) ms")
         }
         try company.settle(["stock"])
       }

@@ -60,9 +60,7 @@ extension EndToEnd {
 
     @Test("CAP values: every type of the torture list arrives equal by COPY text, both ways, by live batch and by load")
     func everyTypeArrivesEqual() throws {
-      func rows(_ base: Int) -> String {
-        (Self.inserts + Self.more).replacingOccurrences(of: "BASE", with: String(base))
-      }
+      func rows(_ base: Int) -> String { (Self.inserts + Self.more).replacingOccurrences(of: "BASE", with: String(base)) }
       let schema = Self.schema + rows(0)
       try Company.with(branches: 1, schema: schema, tracks: Self.tracks, joined: false) { company in
         let (head, a) = (company.head, company["a"])
@@ -86,6 +84,7 @@ extension EndToEnd {
           UPDATE keyed_numeric SET k = 1.00, v = 'rescaled' WHERE k = 1; UPDATE keyed_citext SET k = upper(k::text) WHERE c = 'ab';
           DELETE FROM keyed_time WHERE k = 'infinity'; UPDATE blobs SET b = b || '\\x00' WHERE id < 1000
           """)
+        try equal(company)
         try head.run("DELETE FROM wide WHERE id > 2030; UPDATE wide SET by = sha256(by) WHERE id BETWEEN 1000 AND 1010")
         try company.eventually(a, "SELECT count(*) FROM wide WHERE id > 2030", is: "0")
         try equal(company)
@@ -109,8 +108,7 @@ extension EndToEnd {
           }
           if copies.allSatisfy({ $0 == copies[0] }) { return true }
           let lines = copies.map { String(decoding: $0, as: UTF8.self).split(separator: "\n") }
-          difference =
-            zip(lines[0], lines[1]).first { $0 != $1 }.map { "\n\($0.prefix(2000))\n\($1.prefix(2000))" }
+          difference = zip(lines[0], lines[1]).first { $0 != $1 }.map { "\n\($0.prefix(2000))\n\($1.prefix(2000))" }
             ?? "\(lines.map(\.count)) lines"
           return false
         }

@@ -63,11 +63,12 @@ package struct DatabaseCheckup: Sendable {
       WHERE tgrelid = \(table.relationID)::bigint AND tgname LIKE 'hub\\_capture\\_%'
       """)
     let isIgnored = table.options.foreignWrites == "ignore"
-    guard rows.int(0, 0) != 4 && !(isIgnored && rows.int(0, 1) == 0) else { return [] }
+    let isComplete = rows.int(0, 1) >= 4 && rows.int(0, 0) == rows.int(0, 1)
+    guard !isComplete && !(isIgnored && rows.int(0, 1) == 0) else { return [] }
     return [
       DatabaseCheckup(
-        check: "capture of \(table.name)", isGood: false, text: "\(rows.int(0, 0)) of 4 triggers are enabled",
-        mend: "ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER hub_capture_insert (and _update, _delete, _truncate)")
+        check: "capture of \(table.name)", isGood: false, text: "\(rows.int(0, 0)) of \(max(4, rows.int(0, 1))) triggers are enabled",
+        mend: "ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER hub_capture_insert (and _update, _delete, _truncate, _key)")
     ]
   }
 }

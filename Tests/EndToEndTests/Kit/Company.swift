@@ -41,9 +41,7 @@ final class Office: @unchecked Sendable {
   // MARK: hub
 
   var environment: [String: String] {
-    var environment = ProcessInfo.processInfo.environment.filter {
-      !$0.key.hasPrefix("HUB_") && !$0.key.hasPrefix("PG")
-    }
+    var environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("HUB_") && !$0.key.hasPrefix("PG") }
     environment["HUB_DATABASE_URL"] = url
     environment["HUB_STATE_DIR"] = company.directory + "/state"
     environment["SWIFT_BACKTRACE"] = "enable=no"
@@ -225,7 +223,7 @@ final class Company {
   private func report() {
     for office in offices {
       let words = (office.daemon?.errorLines.suffix(8) ?? []).joined(separator: "\n    ")
-      print("  \(office.name) (\(office.daemon.map { $0.isRunning ? "runs" : "ended" } ?? "no daemon")):\n    \(words)")
+      say("\(office.name) (\(office.daemon.map { $0.isRunning ? "runs" : "ended" } ?? "no daemon")):\n    \(words)")
     }
   }
 

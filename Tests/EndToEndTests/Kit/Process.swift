@@ -120,6 +120,13 @@ enum Leftovers {
   private static let lock = NSLock()
   private static let registered: Void = {
     atexit { Leftovers.end() }
+    // Interrupted: the same, as far as a handler may.
+    for number in [SIGTERM, SIGINT, SIGHUP] {
+      Glibc.signal(number) { _ in
+        Leftovers.end()
+        _exit(1)
+      }
+    }
   }()
 
   static func began(_ program: Program) {
@@ -141,6 +148,9 @@ enum Leftovers {
     for task in work { task() }
   }
 }
+
+/// A line of a test's figures, at once: stdout is block-buffered in a pipe.
+func say(_ text: String) { FileHandle.standardOutput.write(Data("  \(text)\n".utf8)) }
 
 func monotonic() -> Double {
   var now = timespec()
