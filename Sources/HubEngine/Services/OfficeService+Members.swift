@@ -14,6 +14,7 @@ extension OfficeService {
     case .refused(let reason): answer.refusal = reason
     case .accepted(let residue):
       answer.residue = residue
+      queuesToDelete.removeAll { $0 == enrol.office }
       try await session?.declareOffice(enrol.office)
       if peers[enrol.office]?.record.incarnation != incarnation {
         for record in try await store.peers() where record.office == enrol.office { adopt(record) }
@@ -68,7 +69,9 @@ extension OfficeService {
     for request in try await store.requests() {
       do {
         switch request.kind {
-        case "declare": try await session?.declareOffice(request.argument)
+        case "declare":
+          queuesToDelete.removeAll { $0 == request.argument }
+          try await session?.declareOffice(request.argument)
         case "remove": try await remove(request.argument, reason: "removed by head")
         case "leave":
           try await send(.leave(nonce: request.id), to: .head)

@@ -79,7 +79,8 @@ extension OfficeService {
     case .pull(let pull): try await pulled(pull, office)
     case .catalogue(let catalogue) where !isHead: try await catalogueArrived(catalogue)
     case .leave(let nonce) where isHead: try await left(office, nonce: nonce)
-    case .removed(_, let reason) where !isHead: try await removedByHead(reason)
+    // While this office enrols, what is left in the queue speaks of the office that had its name before.
+    case .removed(_, let reason) where !isHead && enrolment == nil: try await removedByHead(reason)
     default: break
     }
   }
