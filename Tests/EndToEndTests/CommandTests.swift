@@ -16,7 +16,9 @@ extension EndToEnd {
           let first = office.daemon
           office.murder()
           #expect(first?.ended == -SIGKILL)
-          try until(30, "\(office.name)'s standby serves: \(standby.errorText)") { standby.errorText.contains("connected") }
+          try until(30, "\(office.name)'s standby serves: \(standby.errorText)") {
+            standby.errorText.contains("connected")
+          }
           let other = try company.offices.first { $0 !== office }!.connect()
           let before = try other.number("SELECT count(*) FROM ledger WHERE who = '\(office.name)'")
           try until(40, "rows of \(office.name) go on") {
@@ -34,7 +36,8 @@ extension EndToEnd {
       }
     }
 
-    @Test("Contract: status, branches and tables have their keys; pause holds rows, resume lets them go; watch shows them")
+    @Test(
+      "Contract: status, branches and tables have their keys; pause holds rows, resume lets them go; watch shows them")
     func commandsKeepTheContract() throws {
       try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -58,13 +61,21 @@ extension EndToEnd {
           #expect(branches.allSatisfy { $0[key] != nil }, "branches[] lacks \(key)")
         }
         try until(20, "both are active") {
-          (try head.must("branches", "--json").json() as? [[String: Any]] ?? []).map { $0["state"] as? String } == ["active", "active"]
+          (try head.must("branches", "--json").json() as? [[String: Any]] ?? []).map { $0["state"] as? String } == [
+            "active", "active",
+          ]
         }
         let tables = try b.must("tables", "--json").json() as? [[String: Any]] ?? []
-        #expect(tables.map { $0["table"] as? String }.sorted { $0 ?? "" < $1 ?? "" } == ["public.catalogue", "public.sales", "public.stock"])
+        #expect(
+          tables.map { $0["table"] as? String }.sorted { $0 ?? "" < $1 ?? "" } == [
+            "public.catalogue", "public.sales", "public.stock",
+          ])
         // invited
         _ = try company.token("c")
-        #expect((try head.must("branches", "--json").json() as? [[String: Any]] ?? []).contains { $0["name"] as? String == "c" && $0["state"] as? String == "invited" })
+        #expect(
+          (try head.must("branches", "--json").json() as? [[String: Any]] ?? []).contains {
+            $0["name"] as? String == "c" && $0["state"] as? String == "invited"
+          })
         // pause and resume, at both ends
         let watch = try b.launch(["watch", "--json"])
         defer { watch.murder() }
@@ -76,7 +87,9 @@ extension EndToEnd {
           try b.run("INSERT INTO stock VALUES ('q-\(office.name)', 1, 'b')")
           try head.run("INSERT INTO stock VALUES ('r-\(office.name)', 1, 'head')")
           usleep(1_500_000)
-          #expect(try a.connect().value("SELECT string_agg(sku, ' ') FROM stock WHERE sku LIKE '_-\(office.name)'") == "p-\(office.name)")
+          #expect(
+            try a.connect().value("SELECT string_agg(sku, ' ') FROM stock WHERE sku LIKE '_-\(office.name)'")
+              == "p-\(office.name)")
           if office === a {
             // The others go on.
             try company.eventually(b, "SELECT count(*) FROM stock WHERE sku = 'r-a'", is: "1")
@@ -88,9 +101,11 @@ extension EndToEnd {
         try until(10, "watch showed the rows: \(watch.outputText)") {
           ["p-a", "q-a", "r-a", "p-head"].allSatisfy { watch.outputText.contains($0) }
         }
-        #expect(try watch.outputText.split(separator: "\n").allSatisfy {
-          (try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])?["table"] as? String == "public.stock"
-        })
+        #expect(
+          try watch.outputText.split(separator: "\n").allSatisfy {
+            (try JSONSerialization.jsonObject(with: Data($0.utf8)) as? [String: Any])?["table"] as? String
+              == "public.stock"
+          })
         // sync beside daemons and without
         for office in company.offices {
           let outcome = try office.must("sync", "--json").object()
@@ -112,7 +127,9 @@ extension EndToEnd {
       }
     }
 
-    @Test("Contract: a removed branch's daemon says so and ends, its queue goes; a branch that leaves pushes first and keeps no trace")
+    @Test(
+      "Contract: a removed branch's daemon says so and ends, its queue goes; a branch that leaves pushes first and keeps no trace"
+    )
     func branchesComeAndGo() throws {
       try Company.with(branches: 3, schema: Shop.schema, tracks: Shop.tracks) { company in
         let (head, a, b, c) = (company.head, company["a"], company["b"], company["c"])
@@ -125,19 +142,24 @@ extension EndToEnd {
         #expect(daemon.errorLines.last?.contains("removed") == true, "\(daemon.errorText)")
         try until(40, "the queue goes") { try Broker.queues(company.virtualHost)["hub.office.c"] == nil }
         let branches = try head.must("branches", "--json").json() as? [[String: Any]] ?? []
-        #expect(branches.allSatisfy { $0["name"] as? String != "c" || $0["state"] as? String == "removed" }, "\(branches)")
+        #expect(
+          branches.allSatisfy { $0["name"] as? String != "c" || $0["state"] as? String == "removed" }, "\(branches)")
         try head.run("UPDATE stock SET qty = 2")
         try company.eventually(a, "SELECT qty FROM stock", is: "2")
         #expect(try c.connect().value("SELECT qty FROM stock") == "1", "a removed branch keeps its rows as they were")
         // leave: what was pending while the hub was stopped goes first
         #expect(try b.stop() == 0)
-        try b.run("INSERT INTO stock VALUES ('pending', 9, 'b'); INSERT INTO sales (day, region, qty) SELECT '2026-01-01', 'b', g FROM generate_series(1, 500) g")
+        try b.run(
+          "INSERT INTO stock VALUES ('pending', 9, 'b'); INSERT INTO sales (day, region, qty) SELECT '2026-01-01', 'b', g FROM generate_series(1, 500) g"
+        )
         try b.must("leave")
         #expect(try head.connect().value("SELECT count(*) FROM sales") == "500")
         #expect(try head.connect().value("SELECT qty FROM stock WHERE sku = 'pending'") == "9")
         try traceless(b)
         #expect(try b.connect().value("SELECT count(*) FROM sales") == "500", "its rows stay")
-        try b.run("INSERT INTO sales (day, region, qty) VALUES ('2026-01-01', 'b', 1); DELETE FROM catalogue; UPDATE stock SET qty = 0")
+        try b.run(
+          "INSERT INTO sales (day, region, qty) VALUES ('2026-01-01', 'b', 1); DELETE FROM catalogue; UPDATE stock SET qty = 0"
+        )
         try until(20, "the queue of b goes") { try Broker.queues(company.virtualHost)["hub.office.b"] == nil }
         // a removed branch can be cleaned, and comes back under its name
         let outcome = try c.hub("leave", seconds: 120)
@@ -161,7 +183,8 @@ extension EndToEnd {
         "a sequence of \(office.name) still steps by hub's stride")
     }
 
-    @Test("Contract: tables tracked and untracked while everything runs; foreign keys, composite keys, mixed-case names")
+    @Test(
+      "Contract: tables tracked and untracked while everything runs; foreign keys, composite keys, mixed-case names")
     func tablesComeAndGoWhileEverythingRuns() throws {
       try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -207,14 +230,19 @@ extension EndToEnd {
         #expect(try b.connect().number("SELECT count(*) FROM \(line) WHERE \"Customer\" <= 10") == 0)
         // Constraints, defaults and indexes came along.
         for branch in company.branches {
-          #expect(try branch.connect().number("SELECT count(*) FROM pg_constraint WHERE contype IN ('f', 'c', 'p') AND conrelid = '\(line)'::regclass") == 3)
-          #expect(try branch.connect().number("SELECT count(*) FROM pg_index WHERE indrelid = '\(line)'::regclass") == 2)
+          #expect(
+            try branch.connect().number(
+              "SELECT count(*) FROM pg_constraint WHERE contype IN ('f', 'c', 'p') AND conrelid = '\(line)'::regclass")
+              == 3)
+          #expect(
+            try branch.connect().number("SELECT count(*) FROM pg_index WHERE indrelid = '\(line)'::regclass") == 2)
         }
         // untrack
         try head.must("untrack", "\"Store Room\".\"OrderLine\"")
         try until(30, "the triggers go everywhere") {
           try company.offices.allSatisfy {
-            try $0.connect().number("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub%' AND tgrelid = '\(line)'::regclass") == 0
+            try $0.connect().number(
+              "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub%' AND tgrelid = '\(line)'::regclass") == 0
           }
         }
         let before = try b.connect().number("SELECT count(*) FROM \(line)")
@@ -222,22 +250,29 @@ extension EndToEnd {
         try head.must("untrack", "stock")
         try keeper.stop()
         try until(30, "stock is free at b") {
-          try b.connect().number("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub%' AND tgrelid = 'stock'::regclass") == 0
+          try b.connect().number(
+            "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub%' AND tgrelid = 'stock'::regclass") == 0
         }
         for office in company.offices { try office.must("sync") }
         #expect(try b.connect().number("SELECT count(*) FROM \(line)") == before, "an untracked table still travels")
         for office in company.offices {
           #expect(try office.connect().value("SELECT count(*) FROM hub.tracked") == "3")
           #expect(
-            try office.connect().number("SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'hub' AND relname LIKE 'v%' AND relkind = 'r'") <= 4)
+            try office.connect().number(
+              "SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE nspname = 'hub' AND relname LIKE 'v%' AND relkind = 'r'"
+            ) <= 4)
         }
         // tracked again, merged with what is there
         try head.must("untrack", "sales")
         for office in company.offices {
           try until(30, "sales is free at \(office.name)") {
-            try office.connect().number("SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub%' AND tgrelid = 'sales'::regclass") == 0
+            try office.connect().number(
+              "SELECT count(*) FROM pg_trigger WHERE tgname LIKE 'hub%' AND tgrelid = 'sales'::regclass") == 0
           }
-          #expect(try office.connect().run("SELECT seqincrement FROM pg_sequence WHERE seqrelid = 'sales_id_seq'::regclass AND seqincrement <> 1").isEmpty, "sales_id_seq of \(office.name) still steps by hub's stride")
+          #expect(
+            try office.connect().run(
+              "SELECT seqincrement FROM pg_sequence WHERE seqrelid = 'sales_id_seq'::regclass AND seqincrement <> 1"
+            ).isEmpty, "sales_id_seq of \(office.name) still steps by hub's stride")
         }
       }
     }

@@ -14,7 +14,9 @@ extension EndToEnd {
       #expect(outcome.errorLines.count == 1, "\(what): \(outcome.errors)", sourceLocation: location)
       #expect(outcome.output.isEmpty, "\(what) printed \(outcome.output)", sourceLocation: location)
       for word in words {
-        #expect(outcome.errors.localizedCaseInsensitiveContains(word), "\(what): no \(word) in \(outcome.errors)", sourceLocation: location)
+        #expect(
+          outcome.errors.localizedCaseInsensitiveContains(word), "\(what): no \(word) in \(outcome.errors)",
+          sourceLocation: location)
       }
     }
 
@@ -33,7 +35,8 @@ extension EndToEnd {
         try company.head.run("INSERT INTO stock SELECT 'h' || g, g, 'head' FROM generate_series(1, 100) g")
         let (a, b, c) = (company["a"], company["b"], company["c"])
         for office in [a, b, c] {
-          try office.run(Self.existing + "INSERT INTO stock VALUES ('own-\(office.name)', 7, 'branch'), ('h1', -1, 'branch')")
+          try office.run(
+            Self.existing + "INSERT INTO stock VALUES ('own-\(office.name)', 7, 'branch'), ('h1', -1, 'branch')")
         }
         let token = try company.token("a")
         let outcome = try a.hub("join", token)
@@ -49,20 +52,26 @@ extension EndToEnd {
         try b.start()
         try company.settle(["stock"], offices: [company.head, a, b])
         #expect(try b.connect().value("SELECT count(*) FROM stock WHERE sku = 'own-b'") == "0")
-        #expect(try b.connect().value("SELECT qty FROM stock WHERE sku = 'h1'") == (try company.head.connect().value("SELECT qty FROM stock WHERE sku = 'h1'")))
+        #expect(
+          try b.connect().value("SELECT qty FROM stock WHERE sku = 'h1'")
+            == (try company.head.connect().value("SELECT qty FROM stock WHERE sku = 'h1'")))
         _ = c
       }
     }
 
     @Test("Issue: bad tokens, names, brokers, tables and databases: one line, a hint, an exit code, nothing half-done")
     func badInputIsRefusedInOneLine() throws {
-      try Company.with(branches: 2, schema: Shop.schema + "CREATE TABLE keyless (x int); CREATE VIEW shown AS SELECT 1 AS x;", tracks: Shop.tracks, joined: false) { company in
+      try Company.with(
+        branches: 2, schema: Shop.schema + "CREATE TABLE keyless (x int); CREATE VIEW shown AS SELECT 1 AS x;",
+        tracks: Shop.tracks, joined: false
+      ) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
         // tables
         refused(try head.hub("track", "keyless"), code: 1, mentions: ["keyless", "primary key"], "no primary key")
         refused(try head.hub("track", "stok"), code: 2, mentions: ["stok"], "unknown table")
         refused(try head.hub("track", "shown"), code: 1, mentions: ["view"], "a view")
-        refused(try head.hub("track", "stock", "--direction", "sideways"), code: 2, mentions: ["direction"], "bad direction")
+        refused(
+          try head.hub("track", "stock", "--direction", "sideways"), code: 2, mentions: ["direction"], "bad direction")
         refused(try head.hub("untrack", "keyless"), code: 1, mentions: ["keyless"], "untracked")
         refused(try head.hub("remove", "nobody"), code: 1, mentions: ["nobody"], "unknown branch")
         refused(try head.hub("invite", "No Name"), code: 2, mentions: ["No Name"], "bad name")
@@ -89,7 +98,9 @@ extension EndToEnd {
           (base + "-none", 1, ["virtual host"]),
         ] {
           let outcome = try head.hub("init", "--broker", url)
-          if code == 2 { refused(outcome, code: 2, mentions: words, "init with \(url)") } else {
+          if code == 2 {
+            refused(outcome, code: 2, mentions: words, "init with \(url)")
+          } else {
             refused(outcome, code: outcome.code, mentions: words, "init with \(url)")
             #expect(outcome.code == 1)
           }
@@ -157,7 +168,8 @@ extension EndToEnd {
         CREATE TABLE big (id bigserial PRIMARY KEY, note text NOT NULL, v int NOT NULL);
         INSERT INTO big (note, v) SELECT md5(g::text) || md5((g + 1)::text), g FROM generate_series(1, \(rows)) g;
         """ + HistoryKeeper.schema
-      try Company.with(branches: 2, schema: schema, tracks: [["big"], ["ledger"], ["shared"]], joined: false) { company in
+      try Company.with(branches: 2, schema: schema, tracks: [["big"], ["ledger"], ["shared"]], joined: false) {
+        company in
         let (a, b) = (company["a"], company["b"])
         let whole = try company.forwarder()
         a.brokerURL = try Broker.url(company.virtualHost, port: whole.port)
@@ -192,7 +204,8 @@ extension EndToEnd {
         try company.settle(["big"], within: 90)
         say("equal after \(Int(monotonic() - began)) s")
         let (once, again) = (whole.counts.down, line.counts.down)
-        say("load of \(rows) rows: \(Int(seconds)) s, \(once / 1_000_000) MB; cut \(cuts) times: \(again / 1_000_000) MB")
+        say(
+          "load of \(rows) rows: \(Int(seconds)) s, \(once / 1_000_000) MB; cut \(cuts) times: \(again / 1_000_000) MB")
         // Windows in flight when the join was killed travel again, not what was applied.
         #expect(Double(again) < 1.6 * Double(once), "\(again) bytes with \(cuts) cuts against \(once)")
       }

@@ -7,7 +7,11 @@ import Testing
 /// office must hold. Rows of `shared` are written by everybody.
 final class HistoryKeeper: @unchecked Sendable {
   // Proof: `rows` and the counters change on the worker's thread alone and are read after `stop`.
-  enum Fate { case present(Int), gone, unknown([String]) }
+  enum Fate {
+    case present(Int)
+    case gone
+    case unknown([String])
+  }
 
   static let schema = """
     CREATE TABLE ledger (id bigserial PRIMARY KEY, who text NOT NULL, what text NOT NULL, v int NOT NULL);
@@ -47,7 +51,9 @@ final class HistoryKeeper: @unchecked Sendable {
   private func write(_ application: Application, _ next: inout Int) {
     let mine = "\(office.name)-\(next)"
     next += 1
-    attempt(mine, "INSERT INTO ledger (who, what, v) VALUES ('\(office.name)', '\(mine)', 0)", application, .present(0), new: true)
+    attempt(
+      mine, "INSERT INTO ledger (who, what, v) VALUES ('\(office.name)', '\(mine)', 0)", application, .present(0),
+      new: true)
     if let (name, fate) = rows.randomElement(), case .present(let v) = fate {
       if Int.random(in: 0..<4) == 0 {
         attempt(name, "DELETE FROM ledger WHERE what = '\(name)'", application, .gone)
@@ -93,13 +99,14 @@ final class HistoryKeeper: @unchecked Sendable {
     for (name, fate) in rows {
       let found = seen.removeValue(forKey: name) ?? []
       if found.count > 1 { wrong.append("\(name) twice: \(found)") }
-      let is_ = found.first ?? "gone"
+      let state = found.first ?? "gone"
       let wanted = text(fate).split(separator: "|").map(String.init)
-      if !wanted.contains(is_) { wrong.append("\(name) is \(is_), not \(text(fate))") }
+      if !wanted.contains(state) { wrong.append("\(name) is \(state), not \(text(fate))") }
     }
     for name in seen.keys { wrong.append("\(name) was never written") }
     #expect(wrong.isEmpty, "\(office.name)'s \(rows.count) rows at \(other.name): \(wrong.prefix(5)) of \(wrong.count)")
-    #expect(failed.isEmpty, "a statement at \(office.name) failed because of hub: \(failed.prefix(3)) of \(failed.count)")
+    #expect(
+      failed.isEmpty, "a statement at \(office.name) failed because of hub: \(failed.prefix(3)) of \(failed.count)")
   }
 
   static func judge(_ keepers: [HistoryKeeper], _ company: Company, within seconds: Double = 120) throws {

@@ -6,7 +6,8 @@ extension EndToEnd {
   struct OfflineTests {
     @Test("§2: rows changed thousands of times while offices are cut off travel once each when they are back")
     func anAbsentOfficeSendsEachRowOnce() throws {
-      let schema = "CREATE TABLE price (id int PRIMARY KEY, v int NOT NULL); INSERT INTO price SELECT g, 0 FROM generate_series(1, 100) g;"
+      let schema =
+        "CREATE TABLE price (id int PRIMARY KEY, v int NOT NULL); INSERT INTO price SELECT g, 0 FROM generate_series(1, 100) g;"
       try Company.with(branches: 2, schema: schema, tracks: [["price"]], run: false, joined: false) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
         let lines = try [head, a].map { office in
@@ -57,7 +58,8 @@ extension EndToEnd {
     @Test("Issue: a statement of very many rows passes with both hubs under 300 MB")
     func bulkStaysSmall() throws {
       let rows = Servers.isFull ? 1_000_000 : 150_000
-      let schema = "CREATE TABLE big (id bigint PRIMARY KEY, day date, region text, qty int, cost numeric(10,2), note text);"
+      let schema =
+        "CREATE TABLE big (id bigint PRIMARY KEY, day date, region text, qty int, cost numeric(10,2), note text);"
       try Company.with(branches: 1, schema: schema, tracks: [["big"]]) { company in
         let (head, a) = (company.head, company["a"])
         for (office, other, first) in [(a, head, 0), (head, a, 10_000_000)] {
@@ -67,14 +69,19 @@ extension EndToEnd {
             FROM generate_series(1, \(rows)) g
             """)
           let began = monotonic()
-          try company.eventually(other, "SELECT count(*) FROM big WHERE id > \(first) AND id <= \(first) + \(rows)", is: "\(rows)", within: 300)
+          try company.eventually(
+            other, "SELECT count(*) FROM big WHERE id > \(first) AND id <= \(first) + \(rows)", is: "\(rows)",
+            within: 300)
           let seconds = monotonic() - began
           try office.run("UPDATE big SET qty = -qty - 1 WHERE id > \(first) AND id <= \(first) + \(rows)")
           let began2 = monotonic()
           try company.eventually(
-            other, "SELECT count(*) FROM big WHERE id > \(first) AND id <= \(first) + \(rows) AND qty < 0", is: "\(rows)",
+            other, "SELECT count(*) FROM big WHERE id > \(first) AND id <= \(first) + \(rows) AND qty < 0",
+            is: "\(rows)",
             within: 300)
-          say("\(rows) rows \(office.name) to \(other.name): \(Int(Double(rows) / seconds)) rows/s inserted, \(Int(Double(rows) / (monotonic() - began2))) rows/s updated")
+          say(
+            "\(rows) rows \(office.name) to \(other.name): \(Int(Double(rows) / seconds)) rows/s inserted, \(Int(Double(rows) / (monotonic() - began2))) rows/s updated"
+          )
         }
         try company.settle(["big"], within: 60)
         try head.run("DELETE FROM big WHERE id % 10 = 0")

@@ -18,7 +18,9 @@ extension EndToEnd {
         }
         for keeper in keepers { try keeper.end() }
         for office in company.offices {
-          #expect(office.daemon?.isRunning == true, "hub run at \(office.name) ended: \(office.daemon?.errorLines.last ?? "")")
+          #expect(
+            office.daemon?.isRunning == true, "hub run at \(office.name) ended: \(office.daemon?.errorLines.last ?? "")"
+          )
         }
         let began = monotonic()
         try HistoryKeeper.judge(keepers, company)
@@ -32,7 +34,8 @@ extension EndToEnd {
         try office.run("INSERT INTO ledger (who, what, v) VALUES ('test', '\(mark)-\(office.name)', 0)")
       }
       for office in company.offices {
-        try company.eventually(office, "SELECT count(*) FROM ledger WHERE what LIKE '\(mark)%'", is: "3", within: seconds)
+        try company.eventually(
+          office, "SELECT count(*) FROM ledger WHERE what LIKE '\(mark)%'", is: "3", within: seconds)
       }
     }
 

@@ -37,7 +37,8 @@ extension EndToEnd {
         try company.eventually(a, "SELECT count(*) FROM catalogue", is: "3")
         try head.run("UPDATE catalogue SET price = 9.99 WHERE sku = 'x'; DELETE FROM catalogue WHERE sku = 'z'")
         for branch in company.branches {
-          try company.eventually(branch, "SELECT string_agg(sku || price, ' ' ORDER BY sku) FROM catalogue", is: "x9.99 y2.50")
+          try company.eventually(
+            branch, "SELECT string_agg(sku || price, ' ' ORDER BY sku) FROM catalogue", is: "x9.99 y2.50")
         }
         // up: from both branches, keys never collide
         for (branch, region) in zip(company.branches, ["north", "south"]) {
@@ -84,7 +85,9 @@ extension EndToEnd {
 
     /// No batch, and at most one control message an office in 5 s, counted on the wire.
     private func quiet(_ company: Company, _ lines: [Forwarder]) throws {
-      func batches() throws -> [String] { try company.offices.map { try $0.connect().value("SELECT max(number) FROM hub.batch") } }
+      func batches() throws -> [String] {
+        try company.offices.map { try $0.connect().value("SELECT max(number) FROM hub.batch") }
+      }
       let seconds = Servers.isFull ? 60.0 : 15.0
       // What was on its way when the last command returned may still pass.
       var before = lines.map(\.counts.publishes)
@@ -151,13 +154,17 @@ extension EndToEnd {
                 different.insert(try application.value("SELECT string_agg(amount::text, ',' ORDER BY id) FROM account"))
                 if sum != "40000" { throw Failed("\(office.name) saw a total of \(sum)") }
               }
-              if different.count < 3 * rounds { throw Failed("\(office.name) saw only \(different.count) states in \(looks) looks") }
+              if different.count < 3 * rounds {
+                throw Failed("\(office.name) saw only \(different.count) states in \(looks) looks")
+              }
             }
           }
           for _ in 0..<rounds {
             for victim in company.offices {
               func seen() throws -> [String] {
-                try others.map { try company[$0].connect().value("SELECT string_agg(amount::text, ',' ORDER BY id) FROM vault") }
+                try others.map {
+                  try company[$0].connect().value("SELECT string_agg(amount::text, ',' ORDER BY id) FROM vault")
+                }
               }
               let before = try seen()
               try until(60, "rows move to \(others)") { try zip(before, seen()).allSatisfy { $0 != $1 } }

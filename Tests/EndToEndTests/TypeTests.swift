@@ -60,7 +60,9 @@ extension EndToEnd {
 
     @Test("CAP values: every type of the torture list arrives equal by COPY text, both ways, by live batch and by load")
     func everyTypeArrivesEqual() throws {
-      func rows(_ base: Int) -> String { (Self.inserts + Self.more).replacingOccurrences(of: "BASE", with: String(base)) }
+      func rows(_ base: Int) -> String {
+        (Self.inserts + Self.more).replacingOccurrences(of: "BASE", with: String(base))
+      }
       let schema = Self.schema + rows(0)
       try Company.with(branches: 1, schema: schema, tracks: Self.tracks, joined: false) { company in
         let (head, a) = (company.head, company["a"])
@@ -108,7 +110,8 @@ extension EndToEnd {
           }
           if copies.allSatisfy({ $0 == copies[0] }) { return true }
           let lines = copies.map { String(decoding: $0, as: UTF8.self).split(separator: "\n") }
-          difference = zip(lines[0], lines[1]).first { $0 != $1 }.map { "\n\($0.prefix(2000))\n\($1.prefix(2000))" }
+          difference =
+            zip(lines[0], lines[1]).first { $0 != $1 }.map { "\n\($0.prefix(2000))\n\($1.prefix(2000))" }
             ?? "\(lines.map(\.count)) lines"
           return false
         }

@@ -88,6 +88,9 @@ extension OfficeService {
   /// What another process changed: invitations, removals.
   private func refreshPeers() async throws {
     for record in try await store.peers() where peers[record.office] == nil { adopt(record) }
+    // A connection to the database that broke at COMMIT may have left a batch recorded all the same.
+    let last = try await store.lastBatch()
+    if last > outbound.last { outbound.recorded(last) }
   }
 
   // MARK: every second

@@ -77,10 +77,11 @@ package struct OutboundStream: Sendable {
     acknowledged[office] = reference
   }
 
-  /// Branch: head stands at `have`; what it misses is sent again from there.
+  /// Branch: head stands at `have`; what it misses is sent again from there. A batch that was recorded while the
+  /// adoption was being stored is not forgotten: its number is taken.
   package mutating func adopted(_ adoption: Handshake.Adoption, receiver office: String) {
     welcomed(
-      session: adoption.session, receiver: office, standsAt: adoption.acknowledged, last: adoption.last)
+      session: adoption.session, receiver: office, standsAt: adoption.acknowledged, last: max(last, adoption.last))
     resendFrom = adoption.resendFrom
   }
 

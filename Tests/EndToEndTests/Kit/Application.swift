@@ -17,7 +17,9 @@ final class Application: @unchecked Sendable {
   private let connection: OpaquePointer
 
   init(_ url: String) throws {
-    guard let opened = PQconnectdb(url) else { throw Refused(sqlstate: nil, message: "out of memory", isUnknown: false) }
+    guard let opened = PQconnectdb(url) else {
+      throw Refused(sqlstate: nil, message: "out of memory", isUnknown: false)
+    }
     connection = opened
     guard PQstatus(opened) == CONNECTION_OK else {
       let text = String(cString: PQerrorMessage(opened))
@@ -55,7 +57,10 @@ final class Application: @unchecked Sendable {
   func copy(_ query: String) throws -> [UInt8] {
     guard let result = PQexec(connection, "COPY (\(query)) TO STDOUT") else { throw refusal(nil) }
     let began = PQresultStatus(result) == PGRES_COPY_OUT
-    if !began { defer { PQclear(result) }; throw refusal(result) }
+    if !began {
+      defer { PQclear(result) }
+      throw refusal(result)
+    }
     PQclear(result)
     var bytes: [UInt8] = []
     var line: UnsafeMutablePointer<CChar>?

@@ -41,7 +41,9 @@ final class Office: @unchecked Sendable {
   // MARK: hub
 
   var environment: [String: String] {
-    var environment = ProcessInfo.processInfo.environment.filter { !$0.key.hasPrefix("HUB_") && !$0.key.hasPrefix("PG") }
+    var environment = ProcessInfo.processInfo.environment.filter {
+      !$0.key.hasPrefix("HUB_") && !$0.key.hasPrefix("PG")
+    }
     environment["HUB_DATABASE_URL"] = url
     environment["HUB_STATE_DIR"] = company.directory + "/state"
     environment["SWIFT_BACKTRACE"] = "enable=no"
