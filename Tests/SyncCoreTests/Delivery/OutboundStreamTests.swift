@@ -19,6 +19,18 @@ struct OutboundStreamTests {
     #expect(stream.nextHeader(id: 500)?.previous == reference(4))
   }
 
+  @Test func aBatchRecordedWhileAWelcomeIsStoredKeepsItsNumber() {
+    // Believed: a welcome's adoption knows the last batch. Wrong: storing it takes a while, and a batch recorded
+    // meanwhile had its number drawn again ("duplicate key value violates unique constraint batch_pkey").
+    var stream = stream(last: 5)
+    let adoption = Handshake.Adoption(
+      session: session, inbound: InboundPosition(), last: reference(5), acknowledged: reference(5), resendFrom: nil,
+      pulls: false)
+    stream.recorded(reference(6))
+    stream.adopted(adoption, receiver: "head")
+    #expect(stream.nextHeader(id: 700)?.reference.number == 7)
+  }
+
   @Test func nothingIsSentBeforeASessionIsAgreedOn() {
     let stream = OutboundStream(session: nil, last: .origin, acknowledged: [:])
     #expect(stream.nextHeader(id: 1) == nil)
