@@ -67,8 +67,10 @@ package struct DatabaseCheckup: Sendable {
     guard !isComplete && !(isIgnored && rows.int(0, 1) == 0) else { return [] }
     return [
       DatabaseCheckup(
-        check: "capture of \(table.name)", isGood: false, text: "\(rows.int(0, 0)) of \(max(4, rows.int(0, 1))) triggers are enabled",
-        mend: "ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER hub_capture_insert (and _update, _delete, _truncate, _key)")
+        check: "capture of \(table.name)", isGood: false,
+        text: "\(rows.int(0, 0)) of \(max(4, rows.int(0, 1))) triggers are enabled",
+        mend: "ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER hub_capture_insert "
+          + "(and _update, _delete, _truncate, _key)")
     ]
   }
 }
