@@ -53,11 +53,11 @@ class Column:
 
 class Table:
     def __init__(self, connection, name):
-        self.name = name
-        self.columns = [Column(row) for row in connection.run(COLUMNS.format(name.replace("'", "''")))]
+        self.name, quoted = name, name.replace("'", "''")
+        self.columns = [Column(row) for row in connection.run(COLUMNS.format(quoted))]
         self.free = [c for c in self.columns if not (c.in_key or c.unique or c.parent)]
         self.leaf = connection.value(
-            f"SELECT NOT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = '{name}'::regclass)") == "t"
+            f"SELECT NOT EXISTS (SELECT FROM pg_constraint WHERE contype = 'f' AND confrelid = '{quoted}'::regclass)") == "t"
 
     def update(self, every_row=False):
         chosen = random.sample(self.free, min(len(self.free), random.randint(1, 2)))

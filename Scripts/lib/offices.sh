@@ -120,7 +120,7 @@ await_sql() {
 table_key() {
   sql "$1" "SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY k.n)
     FROM pg_index i, unnest(i.indkey) WITH ORDINALITY k(attnum, n), pg_attribute a
-    WHERE i.indrelid = '$2'::regclass AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum"
+    WHERE i.indrelid = '${2//\'/\'\'}'::regclass AND i.indisprimary AND a.attrelid = i.indrelid AND a.attnum = k.attnum"
 }
 
 # table_sum OFFICE TABLE KEY [CONDITION]: rows and the md5 of them all, as COPY prints them in the key's order.
