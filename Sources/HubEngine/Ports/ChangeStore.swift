@@ -86,6 +86,9 @@ package struct FeedPart: Sendable {
     self.cursor = cursor
     self.isLast = isLast
   }
+
+  /// All of a scan that found nothing.
+  package static let empty = FeedPart(blocks: [], rows: 0, cursor: [], isLast: true)
 }
 
 /// What applying came to.
@@ -178,10 +181,8 @@ package protocol ChangeStore: Sendable {
   func openFeed(since previous: BatchReference?, echoes: Bool) async throws(HubError) -> FeedPart?
   func nextFeedPart() async throws(HubError) -> FeedPart
   func closeFeed() async
-  /// Records the batch that the open scan is, durably, before it is sent.
+  /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too.
   func record(_ header: BatchHeader) async throws(HubError)
-  /// Records an empty batch at the last looked-at position.
-  func recordEmpty(_ header: BatchHeader) async throws(HubError)
 
   /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key.
   func openWindow(from: BatchReference, cursor: [UInt8]) async throws(HubError) -> FeedPart

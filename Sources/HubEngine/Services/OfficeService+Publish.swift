@@ -12,12 +12,11 @@ extension OfficeService {
       try await noticed(look)
       var didWork = false
       if !identity.isPaused && mayPublish {
-        if let standsAt = outbound.resendFrom {
-          try await publishBatch(after: standsAt)
-          didWork = true
+        if outbound.resendFrom != nil {
+          didWork = try await publishBatch()
         } else if look.snapshot != lastSnapshot {
           lastSnapshot = look.snapshot
-          didWork = try await publishBatch(after: nil)
+          didWork = try await publishBatch()
         }
         if !didWork { try await quiet(since: began) }
       }
@@ -53,37 +52,52 @@ extension OfficeService {
     return catalogue
   }
 
-  /// Reads, records and sends what changed since `standsAt` (nil: since the last batch). Returns whether there was
-  /// anything.
+  /// Reads, records and sends what changed since the last batch, or since where the receiver stands if it asked.
+  /// Returns whether there was anything.
   @discardableResult
-  func publishBatch(after standsAt: BatchReference?) async throws -> Bool {
-    var since = standsAt
-    if let standsAt, try await !store.knowsBatch(standsAt) { since = .origin }
+  func publishBatch() async throws -> Bool {
+    // Fixed before the rows are read: a request or an acknowledgement that comes meanwhile is for the next batch.
+    let source = source
+    var since: BatchReference?
+    if source.isResend { since = try await store.knowsBatch(source.base) ? source.base : .origin }
     // What is sent again includes rows that came from the receiver: it may have lost them.
-    let opened = try await store.openFeed(since: since, echoes: standsAt != nil)
+    let opened = try await store.openFeed(since: since, echoes: source.isResend)
     if opened != nil { emptyLookAt = nil }
     // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
-    if opened == nil && standsAt == nil { return false }
-    try await send(
-      opened ?? FeedPart(blocks: [], rows: 0, cursor: [], isLast: true), after: standsAt, isEmpty: opened == nil)
+    if opened == nil && !source.isResend { return false }
+    try await send(opened ?? .empty, of: source)
     return true
   }
 
   /// A batch without rows: tells head how far this branch has applied, at most once a minute.
   private func publishEmptyBatch() async throws {
-    try await send(FeedPart(blocks: [], rows: 0, cursor: [], isLast: true), after: nil, isEmpty: true)
+    // Who asked meanwhile gets the rows: an empty batch would lead past them.
+    guard outbound.resendFrom == nil else { return }
+    try await send(.empty, of: source)
   }
 
-  private func send(_ first: FeedPart, after standsAt: BatchReference?, isEmpty: Bool) async throws {
-    guard let header = outbound.nextHeader(id: .random(in: 1...Int64.max), after: standsAt) else {
+  /// What a batch is read from, and what this office had applied by then. A later position of `applied` would tell
+  /// head to forget deletes that rows written here before, and not yet read, have not met.
+  private struct Source {
+    var base: BatchReference
+    var isResend: Bool
+    var applied: StreamPosition?
+  }
+
+  private var source: Source {
+    Source(
+      base: outbound.base, isResend: outbound.resendFrom != nil, applied: isHead ? nil : applied(of: identity.head))
+  }
+
+  private func send(_ first: FeedPart, of source: Source) async throws {
+    guard let header = outbound.nextHeader(id: .random(in: 1...Int64.max), after: source.base) else {
       await store.closeFeed()
       return
     }
     do {
-      if isEmpty { try await store.recordEmpty(header) } else { try await store.record(header) }
-      let applied = isHead ? nil : applied(of: identity.head)
+      try await store.record(header)
       outbound.recorded(header)
-      pace.recordedBatch(at: uptime, applied: applied?.reference)
+      pace.recordedBatch(at: uptime, applied: source.applied?.reference)
       try writeHostFile(header.reference)
       if isHead && peers.isEmpty { return await store.closeFeed() }
       let snapshotAt = SystemClock.now
@@ -93,7 +107,7 @@ extension OfficeService {
       while true {
         let message = BatchPart(
           header: header, catalogueVersion: identity.catalogueVersion, part: index, isLast: part.isLast,
-          snapshotAt: snapshotAt, applied: applied, rowsBefore: rows, blocks: part.blocks)
+          snapshotAt: snapshotAt, applied: source.applied, rowsBefore: rows, blocks: part.blocks)
         try await send(.batch(message), to: isHead ? .branches : .head)
         rows += Int64(part.rows)
         if part.isLast { break }

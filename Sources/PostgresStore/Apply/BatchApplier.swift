@@ -30,6 +30,7 @@ final class BatchApplier {
 
   private(set) var counts = AppliedCounts()
   private(set) var refused: [RefusedRow] = []
+  private var writers: [ActorID: String?] = [:]
   private var written: [String: TouchedRows] = [:]
   private var deleted: [String: TouchedRows] = [:]
   /// Rows whose unique values others still held; a later row of the batch may let go of them.
@@ -220,19 +221,29 @@ final class BatchApplier {
     refused += block.rows().map { RefusedRow(block: $0, refusal: refusal) }
   }
 
+  /// The branch whose incarnation this is; nil: head's, or one that never introduced itself.
+  private func writer(of actor: ActorID) throws -> String? {
+    if let known = writers[actor] { return known }
+    let found = try session.query("SELECT office FROM hub.actor WHERE actor = \(actor.rawValue)")
+    let office = found.count > 0 ? found.text(0, 0) : nil
+    writers[actor] = .some(office)
+    return office
+  }
+
   private func logConflicts(
     _ applier: TableApplier, _ decided: [(row: Int, conflict: DecidedConflict<RowValues>)]
   ) throws {
     counts.conflicts += decided.count
+    let head = try session.query("SELECT name FROM hub.office").text(0, 0)
     for (row, one) in decided {
       let block = applier.block
       let names = block.columnNames
       let key = JSONValue.row(
         Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(row) })
-      func side(_ side: Side) -> String {
+      func side(_ side: Side) throws -> String {
         let state = one.conflict.row(of: side)
         return JSONValue.fields([
-          "office": .string(side == .local ? "head" : peer),
+          "office": .string(try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)),
           "row": state.registers[0].map { .row(names, $0.value) } ?? .null,
           "vector": .object(
             state.vector.dots.map { JSONValue.Member(String($0.actor.rawValue), .integer($0.n)) }),
@@ -244,7 +255,7 @@ final class BatchApplier {
         """
         INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser)
         VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
-          \(one.reason.rawValue), \(side(winner))::jsonb, \(side(winner.other))::jsonb)
+          \(one.reason.rawValue), \(try side(winner))::jsonb, \(try side(winner.other))::jsonb)
         """)
     }
   }

@@ -118,8 +118,6 @@ extension PostgresStore {
     state.withLock { $0.scanned = FeedPosition(text: snapshot) }
   }
 
-  package func recordEmpty(_ header: BatchHeader) async throws(HubError) { try await record(header) }
-
   // MARK: catch-up
 
   package func openWindow(from: BatchReference, cursor: [UInt8]) async throws(HubError) -> FeedPart {

@@ -62,6 +62,16 @@ package enum Migrations {
       acked_number bigint NOT NULL DEFAULT 0, acked_id bigint NOT NULL DEFAULT 0,
       purge_number bigint NOT NULL DEFAULT 0, incarnation bigint, hub_version text,
       applied_snapshot_at timestamptz, joined_at timestamptz NOT NULL DEFAULT now(), last_seen timestamptz);
+    -- Every incarnation that another office ever had: whose write a dot names.
+    CREATE TABLE hub.actor (actor bigint PRIMARY KEY, office text NOT NULL);
+    CREATE FUNCTION hub.note_actor() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+    BEGIN
+      INSERT INTO hub.actor VALUES (NEW.incarnation, NEW.office) ON CONFLICT DO NOTHING;
+      RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_actor AFTER INSERT OR UPDATE OF incarnation ON hub.peer FOR EACH ROW
+      WHEN (NEW.incarnation IS NOT NULL) EXECUTE FUNCTION hub.note_actor();
+    ALTER TABLE hub.peer ENABLE ALWAYS TRIGGER note_actor;
     CREATE TABLE hub.invite (
       id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, office text NOT NULL, secret_digest bytea NOT NULL,
       expires_at timestamptz NOT NULL, reusable bool NOT NULL DEFAULT false, used_at timestamptz,

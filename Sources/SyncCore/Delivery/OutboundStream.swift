@@ -18,7 +18,7 @@ package struct OutboundStream: Sendable {
   package private(set) var last: BatchReference
   /// By receiving office: the position it has stored durably, with all rows up to it.
   package private(set) var acknowledged: [String: BatchReference]
-  /// The next batch goes on top of this instead of `last`, and is read from its position, with the rows that once
+  /// The next batch to be read goes on top of this instead of `last`, and is read from its position, with the rows that once
   /// came from the receiver: what the receiver misses. It is sent even if it has no rows.
   package private(set) var resendFrom: BatchReference?
 
@@ -30,14 +30,18 @@ package struct OutboundStream: Sendable {
     self.acknowledged = acknowledged
   }
 
-  /// The header of a new batch on top of the last one, or, to send again, of where the receiver stands. A number
-  /// is never used twice, also not for what is sent again. nil before a session is agreed on.
-  package func nextHeader(id: Int64, after previous: BatchReference? = nil) -> BatchHeader? {
+  /// The header of a new batch. `base`: the batch from whose position its rows were read, as `base` said before the
+  /// reading began: a request that comes meanwhile is not what this batch answers. A number is never used twice, also
+  /// not for what is sent again. nil before a session is agreed on.
+  package func nextHeader(id: Int64, after base: BatchReference) -> BatchHeader? {
     guard let session else { return nil }
     return BatchHeader(
       session: session, reference: BatchReference(number: last.following(by: 1), id: id),
-      previous: previous ?? resendFrom ?? last)
+      previous: base)
   }
+
+  /// What the next batch builds on: read its rows from this batch's position.
+  package var base: BatchReference { resendFrom ?? last }
 
   /// The batch's record is durable.
   package mutating func recorded(_ reference: BatchReference) { last = reference }

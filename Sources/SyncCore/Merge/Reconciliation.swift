@@ -103,23 +103,24 @@ package struct Reconciliation<Value: Equatable & Sendable>: Equatable, Sendable 
 extension Reconciliation {
   /// The row with every conflict decided, each under the arbiter's dot, so that the outcome dominates both copies.
   ///
-  /// `answers` are those to `conflicts`, in order. Where a stamp was not believed, what it stood on is written
+  /// The winner keeps its stamp: were it stamped now, a third office's later write that arrives after the decision
+  /// would lose by the order of arrival. `answers` are those to `conflicts`, in order. Where a stamp was not believed, what it stood on is written
   /// again too.
   package func settled(
     _ answers: [(decision: Decision<Value>, reason: Reason)], by arbiter: Arbiter,
     disbelieved: Disbelieved = Disbelieved()
   ) -> MergedRow<Value> {
     var merged = MergedRow(row: agreed, decided: [], isRestamped: !disbelieved.isEmpty)
-    let stamp = Stamp.next(now: arbiter.now, after: max(local.latest.stamp, incoming.latest.stamp))
     for (conflict, answer) in zip(conflicts, answers) {
       if let column = conflict.column {
-        settle(column, conflict, answer.decision, arbiter.dot, stamp, &merged.row)
+        settle(column, answer.decision, arbiter.dot, &merged.row)
       } else {
-        settleWhole(answer.decision, arbiter.dot, stamp, &merged.row)
+        settleWhole(answer.decision, arbiter.dot, &merged.row)
       }
       merged.decided.append(
         DecidedConflict(conflict: conflict, winner: answer.decision.side, reason: answer.reason))
     }
+    let stamp = Stamp.next(now: arbiter.now, after: max(local.latest.stamp, incoming.latest.stamp))
     if disbelieved.alive {
       merged.row.alive = Register(value: merged.row.isAlive, dot: arbiter.dot, stamp: stamp)
     }
@@ -130,31 +131,33 @@ extension Reconciliation {
     return merged
   }
 
-  private func settle(
-    _ column: Int, _ conflict: Conflict<Value>, _ decision: Decision<Value>, _ dot: Dot, _ stamp: Stamp,
-    _ row: inout RowState<Value>
-  ) {
-    let value: Value? =
-      switch decision {
-      case .local: local.registers[column]?.value
-      case .incoming: incoming.registers[column]?.value
-      case .values(let values): values[column] ?? local.registers[column]?.value
-      }
-    row.registers[column] = value.map { Register(value: $0, dot: dot, stamp: stamp) }
+  private func settle(_ column: Int, _ decision: Decision<Value>, _ dot: Dot, _ row: inout RowState<Value>) {
+    let mine = local.registers[column]
+    let theirs = incoming.registers[column]
+    var winner = decision == .incoming ? theirs : mine
+    if case .values(let values) = decision, let value = values[column] {
+      winner = Register(value: value, dot: dot, stamp: max(local.latest.stamp, incoming.latest.stamp))
+    }
+    winner?.dot = dot
+    row.registers[column] = winner
   }
 
   /// The winner's row under one new dot: every register of it, because a dead side has none to compare later.
-  private func settleWhole(
-    _ decision: Decision<Value>, _ dot: Dot, _ stamp: Stamp, _ row: inout RowState<Value>
-  ) {
+  private func settleWhole(_ decision: Decision<Value>, _ dot: Dot, _ row: inout RowState<Value>) {
     let winner = decision == .incoming ? incoming : local
     let contributions = row.counters.mapValues(\.contributions)
     row.counters.merge(winner.counters) { $1 }
     for (column, joined) in contributions { row.counters[column]?.contributions = joined }
-    row.alive = Register(value: winner.isAlive, dot: dot, stamp: stamp)
-    var values = winner.registers.mapValues(\.value)
-    if case .values(let given) = decision { values.merge(given) { $1 } }
-    row.registers = winner.isAlive ? values.mapValues { Register(value: $0, dot: dot, stamp: stamp) } : [:]
+    row.alive = winner.alive
+    row.registers = winner.registers
+    if case .values(let given) = decision {
+      let stamp = max(local.latest.stamp, incoming.latest.stamp)
+      row.alive.stamp = stamp
+      for (column, value) in given { row.registers[column] = Register(value: value, dot: dot, stamp: stamp) }
+    }
+    row.alive.dot = dot
+    for column in row.registers.keys { row.registers[column]?.dot = dot }
+    if !row.isAlive { row.registers = [:] }
   }
 }
 

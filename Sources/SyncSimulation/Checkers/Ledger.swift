@@ -129,8 +129,19 @@ struct Ledger {
       for column in made { owner[RegisterName(dot: dot, column: column)] = write }
       if result.alive.dot == dot { inserted[dot] = insertedAmount(merged, sides) }
     }
-    for decided in merged.decided { log(decided) }
+    for decided in merged.decided {
+      log(decided)
+      if !merged.isRestamped { checkStamp(decided, result) }
+    }
     for column in columns { noteAliases(result, column, sides) }
+  }
+
+  /// Whoever wins, wins as of when it was written: else the order of arrival would choose among three.
+  private mutating func checkStamp(_ decided: DecidedConflict<Int>, _ result: RowState<Int>) {
+    guard let winner = decided.winner.map(decided.conflict.row) else { return }
+    let column = decided.conflict.column
+    let kept = column.map { result.registers[$0]?.stamp == winner.registers[$0]?.stamp }
+    if !(kept ?? (result.alive.stamp == winner.alive.stamp)) { fail(.policy, "a decision changed the winner's stamp") }
   }
 
   private func insertedAmount(_ merged: MergedRow<Int>, _ sides: [RowState<Int>]) -> Int? {

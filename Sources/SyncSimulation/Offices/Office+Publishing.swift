@@ -20,19 +20,20 @@ extension Office {
   private func look(_ world: World) -> Bool {
     guard let process else { return false }
     let position = database.snapshot
-    if let from = process.outbound.resendFrom {
-      let rows = database.read(since: database.chain[from] ?? .zero, echoes: true)
-      self.process?.scan = Scan(previous: from, position: position, rows: rows)
-      return true
-    }
-    let since = process.lookedAt ?? database.chain[database.last] ?? .zero
-    let rows = database.read(since: since, echoes: false)
-    if !rows.isEmpty {
-      self.process?.scan = Scan(previous: nil, position: position, rows: rows)
+    let base = process.outbound.base
+    let isResend = process.outbound.resendFrom != nil
+    let since = (isResend ? nil : process.lookedAt) ?? database.chain[base] ?? .zero
+    let rows = database.read(since: since, echoes: isResend)
+    if !rows.isEmpty || isResend {
+      self.process?.scan = scan(base, position, rows)
       return true
     }
     self.process?.lookedAt = position
     return foundNothing(position, world)
+  }
+
+  private func scan(_ base: BatchReference, _ position: FeedPosition, _ rows: [TravellingRow]) -> Scan {
+    Scan(base: base, position: position, rows: rows, applied: isHead ? nil : applied(of: Broker.headQueue))
   }
 
   private func foundNothing(_ position: FeedPosition, _ world: World) -> Bool {
@@ -46,7 +47,7 @@ extension Office {
     switch action {
     case .beat(let asks): beat(asks: asks, world)
     case .emptyBatch:
-      self.process?.scan = Scan(previous: nil, position: position, rows: [])
+      self.process?.scan = scan(process.outbound.base, position, [])
       return true
     case nil: break
     }
@@ -61,20 +62,18 @@ extension Office {
 
   private func record(_ world: World) {
     guard let scan = process?.scan,
-      let header = process?.outbound.nextHeader(
-        id: world.random.identifier(), after: scan.previous ?? database.last)
+      let header = process?.outbound.nextHeader(id: world.random.identifier(), after: scan.base)
     else { return }
     process?.scan = nil
     database.chain[header.reference] = scan.position
     database.last = header.reference
     process?.outbound.recorded(header)
     process?.lookedAt = nil
-    let applied = isHead ? nil : applied(of: Broker.headQueue)
-    process?.pace.recordedBatch(at: world.now, applied: applied?.reference)
+    process?.pace.recordedBatch(at: world.now, applied: scan.applied?.reference)
     world.note("\(name) records \(header.text), \(scan.rows.count) rows")
     if dies(at: .recordedNotPublished, world) { return }
     let parts = scan.rows.parts(of: world.scenario.partRows)
-    process?.publication = Publication(header: header, parts: parts, applied: applied)
+    process?.publication = Publication(header: header, parts: parts, applied: scan.applied)
   }
 
   private func publishPart(_ world: World) {

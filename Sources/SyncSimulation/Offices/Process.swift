@@ -2,9 +2,11 @@ import SyncCore
 
 /// The rows of the next batch, read at one snapshot, not yet recorded.
 struct Scan {
-  var previous: BatchReference?
+  var base: BatchReference
   var position: FeedPosition
   var rows: [TravellingRow]
+  /// What this office had applied when the rows were read.
+  var applied: AppliedPosition?
 }
 
 /// A recorded batch on its way to the broker, part by part.

@@ -254,23 +254,32 @@ struct Sync: AsyncParsableCommand {
     guard let seconds = Int(timeout.hasSuffix("s") ? String(timeout.dropLast()) : timeout), seconds > 0 else {
       throw HubError(.usage, "--timeout \(timeout) is no time", hint: "write it as 60s")
     }
-    let requested = try options.transaction { session -> Int64? in
-      _ = try PostgresStore.readOffice(session)
-      return try Requests.daemonRuns(session) ? try Requests.leave(session, "sync", String(seconds)) : nil
-    }
-    if let requested { return try await report(try await Requests.wait(options, requested, seconds: seconds + 5)) }
+    let deadline = ContinuousClock.now + .seconds(Int64(seconds))
     var logger = try daemon.logger()
     if daemon.logLevel == "info" { logger.logLevel = .warning }
-    let runner = try await OfficeRunner(database: options, broker: broker, daemon: daemon, logger: logger)
-    guard try await runner.lock() else {
-      throw HubError(.conflict, "another hub has just taken this office", hint: "try again")
+    // A daemon that starts or ends meanwhile holds the office, but takes no requests yet, or no more.
+    while true {
+      let requested = try options.transaction { session -> Int64? in
+        _ = try PostgresStore.readOffice(session)
+        return try Requests.daemonRuns(session) ? try Requests.leave(session, "sync", String(seconds)) : nil
+      }
+      if let requested { return try await report(try await Requests.wait(options, requested, seconds: seconds + 5)) }
+      let runner = try await OfficeRunner(database: options, broker: broker, daemon: daemon, logger: logger)
+      if try await runner.lock() { return try await exchange(runner, until: deadline) }
+      guard deadline > .now else {
+        throw HubError(.conflict, "another hub holds this office and does not answer", hint: "hub status shows it")
+      }
+      try await Task.sleep(for: .milliseconds(200))
     }
+  }
+
+  private func exchange(_ runner: OfficeRunner, until deadline: ContinuousClock.Instant) async throws {
     let service = runner.service
     try await service.prepare()
     let serving = Task { try await service.serve() }
     // A branch that is away is not waited for by head: give those that are there a moment to be heard of.
     if runner.identity.role == .head { try await Task.sleep(for: .seconds(2)) }
-    let outcome = try await service.synchronise(until: .now + .seconds(Int64(seconds)))
+    let outcome = try await service.synchronise(until: deadline)
     let why = await service.brokerError
     let failure = await service.failed
     serving.cancel()
