@@ -103,8 +103,9 @@ package struct Reconciliation<Value: Equatable & Sendable>: Equatable, Sendable 
 extension Reconciliation {
   /// The row with every conflict decided, each under the arbiter's dot, so that the outcome dominates both copies.
   ///
-  /// The winner keeps its stamp: were it stamped now, a third office's later write that arrives after the decision
-  /// would lose by the order of arrival. `answers` are those to `conflicts`, in order. Where a stamp was not believed, what it stood on is written
+  /// The outcome's stamp directly follows the later of both: were it now, a third office's later write that arrives
+  /// after the decision would lose by the order of arrival; were it the winner's, a newer write could look older than
+  /// what it replaces, and offices that join copies on their own would choose differently. `answers` are those to `conflicts`, in order. Where a stamp was not believed, what it stood on is written
   /// again too.
   package func settled(
     _ answers: [(decision: Decision<Value>, reason: Reason)], by arbiter: Arbiter,
@@ -134,30 +135,27 @@ extension Reconciliation {
   private func settle(_ column: Int, _ decision: Decision<Value>, _ dot: Dot, _ row: inout RowState<Value>) {
     let mine = local.registers[column]
     let theirs = incoming.registers[column]
-    var winner = decision == .incoming ? theirs : mine
-    if case .values(let values) = decision, let value = values[column] {
-      winner = Register(value: value, dot: dot, stamp: max(local.latest.stamp, incoming.latest.stamp))
-    }
-    winner?.dot = dot
-    row.registers[column] = winner
+    let value: Value? =
+      switch decision {
+      case .local: mine?.value
+      case .incoming: theirs?.value
+      case .values(let values): values[column] ?? mine?.value
+      }
+    let stamp = max(mine?.stamp ?? local.alive.stamp, theirs?.stamp ?? incoming.alive.stamp).advanced(byMicroseconds: 1)
+    row.registers[column] = value.map { Register(value: $0, dot: dot, stamp: stamp) }
   }
 
   /// The winner's row under one new dot: every register of it, because a dead side has none to compare later.
   private func settleWhole(_ decision: Decision<Value>, _ dot: Dot, _ row: inout RowState<Value>) {
     let winner = decision == .incoming ? incoming : local
+    let stamp = max(local.latest.stamp, incoming.latest.stamp).advanced(byMicroseconds: 1)
     let contributions = row.counters.mapValues(\.contributions)
     row.counters.merge(winner.counters) { $1 }
     for (column, joined) in contributions { row.counters[column]?.contributions = joined }
-    row.alive = winner.alive
-    row.registers = winner.registers
-    if case .values(let given) = decision {
-      let stamp = max(local.latest.stamp, incoming.latest.stamp)
-      row.alive.stamp = stamp
-      for (column, value) in given { row.registers[column] = Register(value: value, dot: dot, stamp: stamp) }
-    }
-    row.alive.dot = dot
-    for column in row.registers.keys { row.registers[column]?.dot = dot }
-    if !row.isAlive { row.registers = [:] }
+    row.alive = Register(value: winner.isAlive, dot: dot, stamp: stamp)
+    var values = winner.registers.mapValues(\.value)
+    if case .values(let given) = decision { values.merge(given) { $1 } }
+    row.registers = winner.isAlive ? values.mapValues { Register(value: $0, dot: dot, stamp: stamp) } : [:]
   }
 }
 

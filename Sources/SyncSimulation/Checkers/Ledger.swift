@@ -138,10 +138,9 @@ struct Ledger {
 
   /// Whoever wins, wins as of when it was written: else the order of arrival would choose among three.
   private mutating func checkStamp(_ decided: DecidedConflict<Int>, _ result: RowState<Int>) {
-    guard let winner = decided.winner.map(decided.conflict.row) else { return }
-    let column = decided.conflict.column
-    let kept = column.map { result.registers[$0]?.stamp == winner.registers[$0]?.stamp }
-    if !(kept ?? (result.alive.stamp == winner.alive.stamp)) { fail(.policy, "a decision changed the winner's stamp") }
+    let written = max(decided.conflict.version(of: .local).stamp, decided.conflict.version(of: .incoming).stamp)
+    let stamp = decided.conflict.column.map { result.registers[$0]?.stamp } ?? result.alive.stamp
+    if stamp != Stamp(rawValue: written.rawValue + 1) { fail(.policy, "a decision is stamped \(stamp as Any)") }
   }
 
   private func insertedAmount(_ merged: MergedRow<Int>, _ sides: [RowState<Int>]) -> Int? {

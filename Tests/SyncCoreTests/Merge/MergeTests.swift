@@ -41,6 +41,23 @@ struct MergeTests {
     #expect(merged.decided.map(\.reason) == [.latest])
   }
 
+  @Test(
+    "the latest of three concurrent writes wins in whatever order they reach head",
+    arguments: [
+      [0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0],
+    ])
+  func theLatestOfThreeWins(order: [Int]) throws {
+    // Believed: a decision is a write of now. Wrong: decided between the first two, head's stamp then beat the third.
+    let written = [row("a", dot(1, 1), at: 10), row("b", dot(2, 1), at: 20), row("c", dot(3, 1), at: 30)]
+    var stored = written[order[0]]
+    for (number, next) in order.dropFirst().enumerated() {
+      let arbiter = Arbiter(dot: dot(9, Int64(number + 1)), now: stamp(1000))
+      stored = try #require(merge(local: stored, incoming: written[next], policy: policy, arbiter: arbiter).mergedRow)
+        .row
+    }
+    #expect(stored.registers[0]?.value == "c")
+  }
+
   @Test func equalRowsWrittenTwiceAreNoConflict() throws {
     let a = row("same", dot(1, 1), at: 10)
     let b = row("same", dot(2, 1), at: 20)
