@@ -12,6 +12,7 @@ package struct RabbitTransport: MessageTransport {
     var queueType: Topology.QueueType
     var queueBytesMax: Int64
     var heartbeat: Duration
+    var backlogMax: Int
   }
 
   private let settings: Settings
@@ -26,12 +27,13 @@ package struct RabbitTransport: MessageTransport {
   ///   - prefetch: deliveries that may be unacknowledged; each is held in memory until it is settled.
   ///   - confirmWindow, confirmBytesMax: how much may be published and not yet confirmed.
   ///   - queueType, queueBytesMax: for queues that head declares.
+  ///   - backlogMax: a branch that finds more messages than these in its queue drops them and catches up instead.
   ///   - authorityFile: PEM of the authorities that may sign the broker's certificate; the URL's `cacertfile` and
   ///     then the system's if nil.
   package init(
     url: String, connectionName: String, prefetch: UInt16 = 16, confirmWindow: Int = 64,
     confirmBytesMax: Int = 16 << 20, queueType: Topology.QueueType = .classic, queueBytesMax: Int64 = 1 << 30,
-    heartbeat: Duration = .seconds(15), authorityFile: String? = nil, logger: Logger
+    heartbeat: Duration = .seconds(15), backlogMax: Int = 64, authorityFile: String? = nil, logger: Logger
   ) throws(TransportError) {
     var address = try BrokerAddress(url: url)
     if let authorityFile { address.authorityFile = authorityFile }
@@ -39,7 +41,7 @@ package struct RabbitTransport: MessageTransport {
       address: address, connectionName: connectionName, prefetch: max(1, prefetch),
       confirmWindow: confirmWindow,
       confirmBytesMax: confirmBytesMax, queueType: queueType, queueBytesMax: queueBytesMax,
-      heartbeat: heartbeat)
+      heartbeat: heartbeat, backlogMax: backlogMax)
     var logger = logger
     logger[metadataKey: "rabbit.host"] = "\(address.host)"
     self.logger = logger

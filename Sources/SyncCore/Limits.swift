@@ -60,6 +60,9 @@ package enum Limits {
   package static let answerWithinMax: Duration = .seconds(60)
   /// An empty batch, which carries an acknowledgement that lets tombstones go, is sent at most this often.
   package static let emptyBatchEvery: Duration = .seconds(60)
+  /// Batches on their way before their sender slows down, and how slow it gets.
+  package static let unacknowledgedBatches: Int64 = 8
+  package static let batchEveryMax: Duration = .seconds(30)
   /// An acknowledgement is sent at most this often while nothing waits for it.
   package static let acknowledgeEvery: Duration = .milliseconds(200)
   /// Below PostgreSQL's deadlock_timeout: hub gives way.

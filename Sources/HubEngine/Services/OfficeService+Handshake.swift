@@ -60,6 +60,7 @@ extension OfficeService {
     peers[office]?.inbound.committed(answer.inbound)
     peers[office]?.record.incarnation = incarnation
     outbound.welcomed(session: headSession, receiver: office, standsAt: welcome.start, last: outbound.last)
+    pace.receiverCame()
     try await send(
       .welcome(
         Welcome(
@@ -83,6 +84,7 @@ extension OfficeService {
     peers[name]?.inbound.committed(adoption.inbound)
     if head.inbound.position.session != adoption.inbound.session { peers[name]?.assembly.reset() }
     outbound.adopted(adoption, receiver: name)
+    pace.receiverCame()
     identity.session = adoption.session
     greeting.adopted()
     greetingReminder.answered()

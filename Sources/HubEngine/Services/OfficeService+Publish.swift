@@ -11,14 +11,20 @@ extension OfficeService {
       let look = try await store.look()
       try await noticed(look)
       var didWork = false
+      var waits = false
       if !identity.isPaused && mayPublish {
         if outbound.resendFrom != nil {
           didWork = try await publishBatch()
         } else if look.snapshot != lastSnapshot {
-          lastSnapshot = look.snapshot
-          didWork = try await publishBatch()
+          let isAwaited = synchronisations > 0 || !answers.isEmpty
+          waits = !isAwaited && !pace.mayPublish(at: uptime, unacknowledged: outbound.unacknowledged)
+          if !waits {
+            lastSnapshot = look.snapshot
+            didWork = try await publishBatch()
+          }
         }
-        if !didWork { try await quiet(since: began) }
+        // A beat says that nothing is unsent.
+        if !didWork && !waits { try await quiet(since: began) }
       }
       wait = didWork ? .milliseconds(2) : min(wait * 3 / 2, options.lookInterval)
       try await Task.sleep(for: wait)

@@ -23,7 +23,8 @@ extension OfficeService {
     }
   }
 
-  /// A delivery is given up only with the connection: what the database refuses now it may take later.
+  /// A delivery is given up only with a connection: what the database refuses now it may take later. A lost connection
+  /// to the database took the office's lock with it, so everything begins anew.
   private func handlePatiently(_ envelope: Envelope) async throws {
     var delay = Duration.milliseconds(200)
     while true {
@@ -32,14 +33,15 @@ extension OfficeService {
       } catch let error as HubError where !Task.isCancelled {
         logger.error("cannot take in a message", metadata: ["hub.error": "\(error)"])
         facts.note = "\(error)"
-        if error.isDisconnect || !error.isTransient { try await reread() }
+        if error.isDisconnect { throw error }
+        if !error.isTransient { try await reread() }
         try await Task.sleep(for: delay)
         delay = min(delay * 2, .seconds(10))
       }
     }
   }
 
-  /// The connection broke, perhaps at COMMIT: the stored positions tell what was committed.
+  /// Whatever went wrong: the stored positions tell what was committed.
   private func reread() async throws {
     guard let records = try? await store.peers() else { return }
     for record in records where peers[record.office] != nil {

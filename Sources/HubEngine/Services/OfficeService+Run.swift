@@ -17,6 +17,7 @@ extension OfficeService {
         if case .refused = error.kind { delay = max(delay, .seconds(2)) }
       } catch let error as HubError {
         disconnected("\(error)")
+        isPrepared = false
         if !error.isTransient && error.code != .database {
           failure = error
         }
@@ -52,6 +53,8 @@ extension OfficeService {
     guard try await store.lockOffice() else {
       throw HubError(.conflict, "another hub serves this office now", hint: "only one hub run an office is active")
     }
+    // The database was away, and may be another server or an older copy now: its writes need a proven actor again.
+    if !isPrepared { try await prepare() }
     try await refreshPeers()
     let role: TransportRole = isHead ? .head(offices: Array(peers.keys)) : .branch(office: identity.name)
     let session = try await transport.open(role)

@@ -35,6 +35,8 @@ extension OfficeService {
 
   /// Returns when the offices heard of in the last minute have everything of each other, or the time is over.
   package func synchronise(until deadline: ContinuousClock.Instant) async throws -> SyncOutcome {
+    synchronisations += 1
+    defer { synchronisations -= 1 }
     let began = counters
     var quiet: [String] = []
     var isQuiet = false

@@ -47,6 +47,8 @@ package actor OfficeService {
   var outbound = OutboundStream(session: nil, last: .origin, acknowledged: [:])
   var peers: [String: Peer] = [:]
   var hostFile: HostFile?
+  /// What is kept in memory is what the database says.
+  var isPrepared = false
   var facts = DaemonFacts(state: "offline")
   var session: (any TransportSession)?
 
@@ -78,6 +80,8 @@ package actor OfficeService {
   // sync
   var answered: [String: (nonce: Int64, last: BatchReference, at: ContinuousClock.Instant)] = [:]
   var syncs: [(id: Int64, deadline: ContinuousClock.Instant)] = []
+  /// Under way: they wait for everything to be sent.
+  var synchronisations = 0
   var quarantineMayMove = true
   var failure: HubError?
   /// Head has removed this office.
@@ -125,6 +129,8 @@ package actor OfficeService {
         peers[name]?.assembly = PartAssembly(batch: staged.batch, stored: staged.count)
       }
     }
+    catalogueCache = nil
+    isPrepared = true
   }
 
   func adopt(_ record: PeerRecord) {

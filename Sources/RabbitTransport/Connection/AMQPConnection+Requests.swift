@@ -47,6 +47,22 @@ extension AMQPConnection {
     try check("delete queue \(name)", channel)
   }
 
+  /// Messages that wait in a queue.
+  func messageCount(of name: String, channel: amqp_channel_t) throws(AMQPFault) -> Int {
+    var arena = AMQPArena()
+    let queue = arena.bytes(name)
+    let answer = timed { amqp_queue_declare(state, channel, queue, 1, 1, 0, 0, amqp_empty_table) }
+    try check("look at queue \(name)", channel)
+    return answer.map { Int($0.pointee.message_count) } ?? 0
+  }
+
+  func purge(_ name: String, channel: amqp_channel_t) throws(AMQPFault) {
+    var arena = AMQPArena()
+    let queue = arena.bytes(name)
+    _ = timed { amqp_queue_purge(state, channel, queue) }
+    try check("purge queue \(name)", channel)
+  }
+
   /// Starts deliveries, at most `prefetch` of them unacknowledged.
   func consume(
     queue: String, exclusively: Bool, prefetch: UInt16, channel: amqp_channel_t

@@ -38,9 +38,19 @@ actor Consumer: Link {
     }
   }
 
-  func consume(_ queue: String, exclusively: Bool, prefetch: UInt16) throws(TransportError) {
+  /// - Parameter backlogMax: a longer queue is emptied first: its reader asks for what it missed, and gets each row
+  ///   once, as it is now.
+  func consume(
+    _ queue: String, exclusively: Bool, prefetch: UInt16, backlogMax: Int?
+  ) throws(TransportError) {
     try attempt { (c) throws(AMQPFault) in
       try c.openChannel(Channel.deliveries)
+      if let backlogMax, case let waiting = try c.messageCount(of: queue, channel: Channel.deliveries),
+        waiting > backlogMax
+      {
+        try c.purge(queue, channel: Channel.deliveries)
+        self.logger.info("a long queue is emptied: a catch-up is shorter", metadata: ["rabbit.messages": "\(waiting)"])
+      }
       try c.consume(queue: queue, exclusively: exclusively, prefetch: prefetch, channel: Channel.deliveries)
     }
   }

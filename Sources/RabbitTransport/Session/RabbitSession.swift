@@ -48,8 +48,10 @@ final class RabbitSession: TransportSession {
             offices: offices, type: settings.queueType, bytesMax: settings.queueBytesMax))
       }
       let queue = Topology.queue(of: role)
+      var backlogMax: Int?
+      if case .branch = role { backlogMax = settings.backlogMax }
       try await consumer.consume(
-        queue, exclusively: settings.queueType == .classic, prefetch: settings.prefetch)
+        queue, exclusively: settings.queueType == .classic, prefetch: settings.prefetch, backlogMax: backlogMax)
       return .success(RabbitSession(fate, publisher, consumer, queue, settings))
     } catch {
       let reason = fate.end(error, politely: true)

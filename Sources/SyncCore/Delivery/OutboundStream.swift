@@ -89,6 +89,11 @@ package struct OutboundStream: Sendable {
     resendFrom = adoption.resendFrom
   }
 
+  /// Batches that not even the quickest receiver has acknowledged; 0 without receivers.
+  package var unacknowledged: Int64 {
+    acknowledged.values.map(\.number).max().map { last.number - $0 } ?? 0
+  }
+
   package mutating func left(_ office: String) { acknowledged[office] = nil }
 
   package func isAcknowledged(by office: String) -> Bool { acknowledged[office] == last }

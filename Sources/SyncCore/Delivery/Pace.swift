@@ -36,7 +36,7 @@ package struct Reminder: Hashable, Sendable {
   }
 }
 
-/// What an office says when it has nothing to send, and how often.
+/// How often an office makes batches, and what it says when it has nothing to send.
 ///
 /// An exchange that is quiet stays quiet: no batch, and one beat an office in `Limits.beatEvery`.
 package struct PaceMachine: Sendable {
@@ -51,6 +51,8 @@ package struct PaceMachine: Sendable {
   private var batchAt: Duration
   /// What of the other side's stream the last batch said was applied here.
   private var told: BatchReference?
+  /// A receiver has come back: what waits for it goes at once.
+  private var isAwaited = false
 
   package init(now: Duration) {
     beatAt = now
@@ -68,10 +70,23 @@ package struct PaceMachine: Sendable {
     return .beat(asks: !isAcknowledged)
   }
 
+  /// Whether what changed may be made into a batch now: always while a receiver keeps up. Each further batch that
+  /// nobody has acknowledged doubles the wait, so that rows which change again meanwhile cross once, and what asks for
+  /// a catch-up does not wait behind a long queue.
+  package func mayPublish(at now: Duration, unacknowledged: Int64) -> Bool {
+    guard !isAwaited, unacknowledged > Limits.unacknowledgedBatches else { return true }
+    let doublings = min(unacknowledged - Limits.unacknowledgedBatches, 20)
+    return now >= batchAt + min(.milliseconds(10 << doublings), Limits.batchEveryMax)
+  }
+
+  /// A receiver greeted.
+  package mutating func receiverCame() { isAwaited = true }
+
   /// A batch was recorded; it says that `applied` was applied here.
   package mutating func recordedBatch(at now: Duration, applied: BatchReference?) {
     batchAt = now
     told = applied
+    isAwaited = false
   }
 
   /// Somebody asked what the last batch is.

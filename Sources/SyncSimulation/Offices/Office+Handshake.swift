@@ -51,6 +51,7 @@ extension Office {
     process.inbound[office]?.committed(position)
     process.outbound.welcomed(
       session: headSession, receiver: office, standsAt: welcome.start, last: database.last)
+    process.pace.receiverCame()
     self.process = process
     database.inbound[office] = position
     database.acknowledged[office] = welcome.start
@@ -83,6 +84,7 @@ extension Office {
     database.last = adoption.last
     process?.inbound[Broker.headQueue]?.committed(adoption.inbound)
     process?.outbound.adopted(adoption, receiver: Broker.headQueue)
+    process?.pace.receiverCame()
     process?.greeting.adopted()
     process?.helloReminder.answered()
     if streamOfHead.awaited == nil { process?.pullReminders[Broker.headQueue]?.answered() }

@@ -18,6 +18,26 @@ struct PaceTests {
     #expect(!reminder.isDue(at: .seconds(1000)))
   }
 
+  @Test func aSenderThatNobodyAcknowledgesSlowsDownUntilAReceiverComes() {
+    // Believed: whatever changed is sent at once. Wrong: a receiver slower than its sender never got to the request for
+    // a catch-up at the end of its queue, and an absent one found a batch for every moment it was away.
+    var pace = PaceMachine(now: .zero)
+    pace.recordedBatch(at: .seconds(100), applied: nil)
+    func may(_ unacknowledged: Int64, after wait: Duration) -> Bool {
+      pace.mayPublish(at: .seconds(100) + wait, unacknowledged: unacknowledged)
+    }
+    #expect(may(Limits.unacknowledgedBatches, after: .zero))
+    #expect(!may(Limits.unacknowledgedBatches + 1, after: .milliseconds(19)))
+    #expect(may(Limits.unacknowledgedBatches + 1, after: .milliseconds(20)))
+    #expect(!may(Limits.unacknowledgedBatches + 4, after: .milliseconds(159)))
+    #expect(!may(1_000_000, after: Limits.batchEveryMax - .milliseconds(1)))
+    #expect(may(1_000_000, after: Limits.batchEveryMax))
+    pace.receiverCame()
+    #expect(may(1_000_000, after: .zero))
+    pace.recordedBatch(at: .seconds(100), applied: nil)
+    #expect(!may(1_000_000, after: .zero))
+  }
+
   @Test func aQuietOfficeBeatsOnceInFiveSeconds() {
     var pace = PaceMachine(now: .zero)
     func said(_ seconds: Int) -> PaceMachine.Action? {
