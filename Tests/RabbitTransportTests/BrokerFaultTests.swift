@@ -348,7 +348,7 @@ extension BrokerTests {
         let fate = SessionFate()
         let reader = Consumer(fate: fate, logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
         try await reader.open(broker.address, name: "reader", heartbeat: .seconds(15))
-        try await reader.consume("hub.dead", exclusively: false, prefetch: 5)
+        try await reader.consume("hub.dead", exclusively: false, prefetch: 5, backlogMax: nil)
         let pump = Task { await reader.pump() }
         for (number, body) in bodies.enumerated() {
           let dead = try await within(.seconds(5)) { try await reader.inbox.next() }

@@ -24,6 +24,7 @@ import Testing
 /// | BRK-13 | the password is in no error |
 /// | BRK-14 | sessions leave no descriptor and no thread behind |
 /// | BRK-15 | a queue with other settings is kept |
+/// | BRK-16 | a branch that was away does not read through all that was sent meanwhile |
 @Suite(.serialized, .timeLimit(.minutes(5))) struct BrokerTests {}
 
 extension BrokerTests {
@@ -100,6 +101,33 @@ extension BrokerTests {
         }
         try await publishing
         await head.close()
+      }
+    }
+
+    @Test("BRK-16: a branch drops a long queue when it connects, a short one it reads; head reads all of its own")
+    func aLongQueueIsDropped() async throws {
+      try await TestBroker.with { broker in
+        let transport = try broker.transport()
+        for (count, isDropped) in [(64, false), (65, true)] {
+          let head = try await transport.open(.head(offices: ["north"]))
+          for number in 0..<count {
+            try await head.publish([1], to: .branches, messageID: "down-\(number)")
+            try await head.publish([1], to: .head, messageID: "up-\(number)")
+          }
+          try await head.confirmed()
+          let branch = try await transport.open(.branch(office: "north"))
+          try await head.publish([2], to: .branches, messageID: "live")
+          let first = try await within(.seconds(5)) { try await branch.next() }
+          #expect(first.messageID == (isDropped ? "live" : "down-0"))
+          for number in 0..<count {
+            let own = try await within(.seconds(5)) { try await head.next() }
+            #expect(own.messageID == "up-\(number)")
+            try await head.acknowledge(own.tag)
+          }
+          await branch.close()
+          await head.close()
+          try broker.purge("hub.office.north")
+        }
       }
     }
 

@@ -57,6 +57,10 @@ struct TestBroker: Sendable {
       logger: logger)
   }
 
+  func purge(_ queue: String) throws {
+    _ = try Self.control(["-p", address.virtualHost, "purge_queue", queue])
+  }
+
   /// Messages ready and unacknowledged.
   func messages(in queue: String) throws -> Int {
     try number(of: queue, "messages")

@@ -25,7 +25,8 @@ extension Office {
     let since = (isResend ? nil : process.lookedAt) ?? database.chain[base] ?? .zero
     let rows = database.read(since: since, echoes: isResend)
     if !rows.isEmpty && !isResend {
-      guard process.pace.mayPublish(at: world.now, unacknowledged: process.outbound.unacknowledged) else { return false }
+      let unacknowledged = process.outbound.unacknowledged
+      guard process.pace.mayPublish(at: world.now, unacknowledged: unacknowledged) else { return false }
     }
     if !rows.isEmpty || isResend {
       self.process?.scan = scan(base, position, rows)
