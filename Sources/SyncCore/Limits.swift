@@ -67,6 +67,8 @@ package enum Limits {
   package static let acknowledgeEvery: Duration = .milliseconds(200)
   /// Below PostgreSQL's deadlock_timeout: hub gives way.
   package static let lockTimeout: Duration = .milliseconds(500)
+  /// How long a table's own function may think about one conflict.
+  package static let functionTimeout: Duration = .seconds(3)
   package static let reconnectAfter: Duration = .milliseconds(200)
   package static let reconnectAfterMax: Duration = .seconds(30)
   package static let pollEveryMin: Duration = .milliseconds(2)

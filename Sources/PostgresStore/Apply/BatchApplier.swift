@@ -97,6 +97,7 @@ final class BatchApplier {
   private func applyWhole(_ applier: TableApplier) throws {
     let plan = try RowPlanner(applier: applier, isHead: isHead, now: now).plan()
     if !plan.held.isEmpty { try applier.touchVersions(of: plan.held) }
+    refused += plan.refused.map { RefusedRow(block: applier.block.row($0.row), refusal: $0.refusal) }
     let left = isCareful ? try writeCarefully(applier, plan.writes[...]) : []
     if !isCareful, !plan.writes.isEmpty {
       try applier.writeRows(plan.writes, replacing: false)
@@ -107,7 +108,7 @@ final class BatchApplier {
     note(applier, left.isEmpty ? plan.writes : plan.writes.filter { !left.contains($0.row) })
     counts.held += plan.held.count
     counts.restamped += plan.restamped
-    counts.skipped += applier.block.count - plan.writes.count - plan.held.count
+    counts.skipped += applier.block.count - plan.writes.count - plan.held.count - plan.refused.count
   }
 
   /// Remembers what the checks at the end have to look at.
@@ -231,31 +232,34 @@ final class BatchApplier {
   }
 
   private func logConflicts(
-    _ applier: TableApplier, _ decided: [(row: Int, conflict: DecidedConflict<RowValues>)]
+    _ applier: TableApplier, _ decided: [(row: Int, conflict: DecidedConflict<RowValues>, values: RowValues?)]
   ) throws {
     counts.conflicts += decided.count
     let head = try session.query("SELECT name FROM hub.office").text(0, 0)
-    for (row, one) in decided {
+    for (row, one, values) in decided {
       let block = applier.block
       let names = block.columnNames
       let key = JSONValue.row(
         Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(row) })
-      func side(_ side: Side) throws -> String {
+      func side(_ side: Side) throws -> JSONValue {
         let state = one.conflict.row(of: side)
-        return JSONValue.fields([
+        return .fields([
           "office": .string(try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)),
           "row": state.registers[0].map { .row(names, $0.value) } ?? .null,
           "vector": .object(
             state.vector.dots.map { JSONValue.Member(String($0.actor.rawValue), .integer($0.n)) }),
           "stamp": .integer(one.conflict.version(of: side).stamp.rawValue),
-        ]).description
+        ])
       }
       let winner = one.winner ?? .local
+      // A row of the function's own: both lost to it.
+      let answer: JSONValue = values.map { .fields(["answer": .row(names, $0)]) } ?? .object([])
       try session.query(
         """
         INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser)
         VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
-          \(one.reason.rawValue), \(try side(winner))::jsonb, \(try side(winner.other))::jsonb)
+          \(one.reason.rawValue), \(try side(winner).description)::jsonb || \(answer.description)::jsonb,
+          \(try side(winner.other).description)::jsonb)
         """)
     }
   }

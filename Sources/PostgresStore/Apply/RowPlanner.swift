@@ -53,6 +53,7 @@ struct RowPlanner {
   ) throws {
     let local = try applier.localValues(of: rows)
     let fresh = isHead ? try freshDots(rows.count) : []
+    let function = ConflictFunction(applier: applier)
     for (number, row) in rows.enumerated() {
       let block = applier.block
       let incoming = RowState(
@@ -61,10 +62,23 @@ struct RowPlanner {
       let mine = versions[row].map {
         RowState(vector: $0.vector, dot: $0.dot, stamp: Stamp(rawValue: $0.stamp), value: local[row])
       }
+      var failure: (any Error)?
       let outcome = merge(
         local: mine, incoming: incoming, policy: policy,
         arbiter: isHead ? Arbiter(dot: fresh[number], now: now) : nil,
-        function: functionAnswer(for: row))
+        function: { _ in
+          do {
+            return try function.answer(local: local[row] ?? [], incoming: applier.values(of: row))
+          } catch {
+            failure = error
+            return .local
+          }
+        })
+      if let refused = failure as? ConflictFunction.Refused {
+        plan.refused.append((row, refused.refusal))
+        continue
+      }
+      if let failure { throw failure }
       let mark = FeedMark.of(outcome, local: mine, incoming: incoming, atHead: isHead)
       switch outcome {
       case .keepLocal: break
@@ -74,8 +88,8 @@ struct RowPlanner {
       case .held: plan.held.append(row)
       case .merged(let merged):
         if merged.isRestamped { plan.restamped += 1 }
-        plan.decided += merged.decided.map { (row, $0) }
         let values = merged.row.registers[0]?.value
+        plan.decided += merged.decided.map { (row, $0, $0.winner == nil ? values : nil) }
         let dot = merged.row.latest.dot
         let alive = merged.row.isAlive
         let unchanged = alive == (local[row] != nil) && (!alive || values == local[row])
@@ -93,16 +107,9 @@ struct RowPlanner {
 
   private var policy: Policy {
     let options = applier.table.options
-    let conflict =
-      options.onConflict.hasPrefix("function:")
-      ? .function : ConflictPolicy(rawValue: options.onConflict) ?? .latest
+    let conflict = options.conflictFunction != nil ? .function : ConflictPolicy(rawValue: options.onConflict) ?? .latest
     return Policy(
       conflict: conflict, granularity: .row, onDelete: DeletePolicy(rawValue: options.onDelete) ?? .update)
-  }
-
-  /// Policies by a function come with the conflict inbox; until then the command line refuses them.
-  private func functionAnswer(for row: Int) -> (Conflict<RowValues>) -> Decision<RowValues> {
-    { _ in .local }
   }
 
   /// One fresh dot of head's own a row.

@@ -29,7 +29,10 @@ struct BlockPlan {
   var writes: [PlannedWrite] = []
   /// Rows that a branch holds: published again, as they are.
   var held: [Int] = []
-  var decided: [(row: Int, conflict: DecidedConflict<RowValues>)] = []
+  /// `values`: what a function answered of its own.
+  var decided: [(row: Int, conflict: DecidedConflict<RowValues>, values: RowValues?)] = []
+  /// Rows that the table's function could not settle.
+  var refused: [(row: Int, refusal: Refusal)] = []
   var restamped = 0
 }
 

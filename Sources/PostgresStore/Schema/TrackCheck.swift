@@ -108,6 +108,7 @@ package enum TrackCheck {
     try checkReplica(session, id, name)
     try checkKey(session, id, name, quotedName(schema) + "." + quotedName(relation))
     try checkColumns(session, id, name)
+    if let function = options.conflictFunction { try checkFunction(session, function) }
     if row.bool(0, 4) || row.bool(0, 7) {
       throw HubError(
         .refused,
@@ -129,14 +130,15 @@ package enum TrackCheck {
     try require("keys", options.keys, ["stride", "as-is"])
     try require("foreign-writes", options.foreignWrites, ["refuse", "ignore"])
     let later: [(asked: Bool, flag: String)] = [
-      (options.onConflict.hasPrefix("function:"), "--on-conflict function"),
       (options.merge == "columns", "--merge columns"), (!options.counters.isEmpty, "--counter"),
       (options.originColumn != nil, "--origin-column"),
     ]
     for (asked, flag) in later where asked {
       throw HubError(.unsupported, "\(flag): not in this version")
     }
-    try require("on-conflict", options.onConflict, ["latest", "head", "branch", "function:NAME"])
+    if options.conflictFunction == nil {
+      try require("on-conflict", options.onConflict, ["latest", "head", "branch", "function:NAME"])
+    }
   }
 
   private static func checkKind(_ row: ResultSet, _ name: String) throws {
@@ -213,6 +215,44 @@ package enum TrackCheck {
     throw HubError(
       .refused, "column \(rows.text(0, 0)) of \(name) holds large objects, which no trigger sees",
       hint: "store the data as bytea")
+  }
+
+  /// `schema` and name of a function, `public` when no schema is given; nil: no name.
+  package static func function(named name: String) -> (schema: String, name: String)? {
+    guard let parts = parts(of: name), (1...2).contains(parts.count), parts.allSatisfy({ !$0.isEmpty }) else {
+      return nil
+    }
+    return parts.count == 2 ? (parts[0], parts[1]) : ("public", parts[0])
+  }
+
+  private static func checkFunction(_ session: Session, _ text: String) throws {
+    let signature = "\(text)(local jsonb, incoming jsonb) RETURNS jsonb"
+    guard let function = function(named: text) else {
+      throw HubError(
+        .usage, "\(text) is not the name of a function", hint: "write function:name, function:schema.name")
+    }
+    let found = try session.query(
+      """
+      SELECT p.pronargs = 2 AND p.proargtypes[0] = 'jsonb'::regtype AND p.proargtypes[1] = 'jsonb'::regtype
+          AND p.prorettype = 'jsonb'::regtype AND NOT p.proretset AND p.prokind = 'f',
+        has_schema_privilege(n.oid, 'USAGE') AND has_function_privilege(p.oid, 'EXECUTE')
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+      WHERE n.nspname = \(function.schema) AND p.proname = \(function.name) ORDER BY 1 DESC LIMIT 1
+      """)
+    guard found.count == 1 else {
+      throw HubError(
+        .usage, "there is no function \(function.name) in schema \(function.schema)",
+        hint: "CREATE FUNCTION \(signature), here at head; names are case-sensitive")
+    }
+    guard found.bool(0, 0) else {
+      throw HubError(
+        .refused, "function \(text) does not take two jsonb and return one", hint: "CREATE FUNCTION \(signature)")
+    }
+    guard found.bool(0, 1) else {
+      throw HubError(
+        .refused, "this role may not call function \(text)", hint: "GRANT EXECUTE ON FUNCTION … TO the role",
+        sqlstate: "42501")
+    }
   }
 
   // MARK: warnings

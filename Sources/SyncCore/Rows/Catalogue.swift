@@ -11,6 +11,11 @@ package struct TrackingOptions: Sendable, Hashable {
   package var priority = 0
 
   package init() {}
+
+  /// The name of the function that settles conflicts, as it was given.
+  package var conflictFunction: String? {
+    onConflict.hasPrefix("function:") ? String(onConflict.dropFirst("function:".count)) : nil
+  }
 }
 
 /// A tracked table as head defines it.
