@@ -45,6 +45,8 @@ extension RowBlock {
         out.lengths = $0.lengths
         return out
       }
+      if !contributions.isEmpty { out.contributions = Hub_Wire_Contributions(contributions) }
+      if !columnVersions.isEmpty { out.columnVersions = Hub_Wire_ColumnVersions(columnVersions) }
       return out
     }
   }
@@ -68,6 +70,8 @@ extension RowBlock {
       next = entry.row + 1
       vectors[row] = try VersionVector(wire: entry)
     }
+    if wire.hasContributions { contributions = try wire.contributions.byRow }
+    if wire.hasColumnVersions { columnVersions = try wire.columnVersions.byRow }
     try RowChecks.check(self)
   }
 }

@@ -20,6 +20,8 @@ enum RowChecks {
     }
     try dots(block)
     try vectors(block)
+    try contributions(block)
+    try columnVersions(block)
     for (index, column) in block.columns.enumerated() {
       try values(column, count: count, isKey: index < block.keyCount, alive: block.alive)
     }
@@ -60,6 +62,56 @@ enum RowChecks {
       }
       guard vector.contains(block.dot(row)) else { throw .malformed("a vector without the row's own dot") }
     }
+  }
+
+  private static func contributions(_ block: RowBlock) throws(WireError) {
+    for (row, entries) in block.contributions {
+      guard row >= 0, row < block.count else { throw .malformed("a contribution without a row") }
+      var last: (column: Int, actor: Int64) = (0, 0)
+      for entry in entries {
+        let here = (entry.column, entry.dot.actor.rawValue)
+        guard here > last else { throw .malformed("contributions are not in their order") }
+        last = here
+        try register(entry.column, entry.dot, row, block)
+        guard isNumber(entry.sum) else { throw .malformed("a contribution is not a number") }
+      }
+    }
+  }
+
+  private static func columnVersions(_ block: RowBlock) throws(WireError) {
+    for (row, entries) in block.columnVersions {
+      guard row >= 0, row < block.count, block.alive[row] else {
+        throw .malformed("a column's version without a row")
+      }
+      guard zip(entries, entries.dropFirst()).allSatisfy({ $0.column < $1.column }) else {
+        throw .malformed("columns' versions are not in their order")
+      }
+      for entry in entries {
+        try register(entry.column, entry.dot, row, block)
+        guard entry.stamp >= 0, entry.stamp <= Limits.numberMax else {
+          throw .malformed("a column's stamp is out of range")
+        }
+      }
+    }
+  }
+
+  private static func register(_ column: Int, _ dot: Dot, _ row: Int, _ block: RowBlock) throws(WireError) {
+    guard column >= block.keyCount, column < block.columns.count else {
+      throw .malformed("a column's write is of a column that is not there")
+    }
+    guard dot.actor.rawValue > 0, dot.n > 0, block.vector(row).contains(dot) else {
+      throw .malformed("a column's write is not in the row's vector")
+    }
+  }
+
+  /// What PostgreSQL's numeric writes.
+  private static func isNumber(_ text: [UInt8]) -> Bool {
+    let unsigned = text.first == UInt8(ascii: "-") ? text.dropFirst() : text[...]
+    guard unsigned.count <= Limits.numberBytesMax else { return false }
+    if ["NaN", "Infinity"].contains(where: { unsigned.elementsEqual($0.utf8) }) { return true }
+    let parts = unsigned.split(separator: UInt8(ascii: "."), omittingEmptySubsequences: false)
+    return (1...2).contains(parts.count)
+      && parts.allSatisfy { !$0.isEmpty && $0.allSatisfy { (48...57).contains($0) } }
   }
 
   private static func values(_ column: ColumnBytes, count: Int, isKey: Bool, alive: [Bool]) throws(WireError) {

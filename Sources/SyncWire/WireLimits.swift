@@ -14,6 +14,8 @@ extension Limits {
   static let numberMax: Int64 = 1 << 62
   /// Sizes and counts that are summed up, and times whose difference is taken.
   static let sumMax: Int64 = 1 << 60
+  /// A numeric's digits before and after the point, PostgreSQL's own bound.
+  static let numberBytesMax = 131_072 + 16_383 + 1
   static let statementBytesMax = 1 << 20
   static let statementsMax = 200_000
   static let wordBytesMax = 64

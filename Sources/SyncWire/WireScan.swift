@@ -22,7 +22,7 @@ struct WireScan {
 
   /// The messages that hold repeated fields, and their numbers in the .proto.
   private enum Shape {
-    case envelope, batch, window, stored, rows, vector, values, catalogue, table
+    case envelope, batch, window, stored, rows, vector, values, contributions, columnVersions, catalogue, table
 
     enum Content {
       case message(Shape)
@@ -38,10 +38,14 @@ struct WireScan {
       case (.envelope, 18): .message(.catalogue)
       case (.envelope, 100): .message(.stored)
       case (.batch, 10), (.window, 13), (.stored, 1): .message(.rows)
-      case (.rows, 4), (.vector, 2): .fixed64
+      case (.rows, 4), (.vector, 2), (.contributions, 3), (.columnVersions, 3): .fixed64
       case (.rows, 5), (.rows, 6), (.vector, 3), (.values, 2): .varints
+      case (.contributions, 1), (.contributions, 2), (.contributions, 4): .varints
+      case (.columnVersions, 1), (.columnVersions, 2), (.columnVersions, 4), (.columnVersions, 5): .varints
       case (.rows, 8): .message(.vector)
-      case (.rows, 9): .message(.values)
+      case (.rows, 9), (.contributions, 5): .message(.values)
+      case (.rows, 40): .message(.contributions)
+      case (.rows, 41): .message(.columnVersions)
       case (.catalogue, 2): .message(.table)
       default: .piece
       }

@@ -601,37 +601,86 @@ package nonisolated struct Hub_Wire_WindowPart: Sendable {
 }
 
 /// Rows of one table, columnar; values are PostgreSQL's text output.
-package nonisolated struct Hub_Wire_TableRows: Sendable {
+package nonisolated struct Hub_Wire_TableRows: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
   /// schema.name: a key into the receiver's catalogue
-  package var table: String = String()
+  package var table: String {
+    get {_storage._table}
+    set {_uniqueStorage()._table = newValue}
+  }
 
   /// the key's columns first
-  package var columns: [String] = []
+  package var columns: [String] {
+    get {_storage._columns}
+    set {_uniqueStorage()._columns = newValue}
+  }
 
-  package var keyCount: UInt32 = 0
+  package var keyCount: UInt32 {
+    get {_storage._keyCount}
+    set {_uniqueStorage()._keyCount = newValue}
+  }
 
   /// with counters: a row's dot
-  package var actors: [Int64] = []
+  package var actors: [Int64] {
+    get {_storage._actors}
+    set {_uniqueStorage()._actors = newValue}
+  }
 
-  package var counters: [Int64] = []
+  package var counters: [Int64] {
+    get {_storage._counters}
+    set {_uniqueStorage()._counters = newValue}
+  }
 
-  package var stamps: [Int64] = []
+  package var stamps: [Int64] {
+    get {_storage._stamps}
+    set {_uniqueStorage()._stamps = newValue}
+  }
 
   /// a bit a row, lowest first; the last byte's spare bits are 0
-  package var alive: Data = Data()
+  package var alive: Data {
+    get {_storage._alive}
+    set {_uniqueStorage()._alive = newValue}
+  }
 
   /// only of rows that a second actor wrote, by growing row number
-  package var vectors: [Hub_Wire_Vector] = []
+  package var vectors: [Hub_Wire_Vector] {
+    get {_storage._vectors}
+    set {_uniqueStorage()._vectors = newValue}
+  }
 
-  package var values: [Hub_Wire_ColumnValues] = []
+  package var values: [Hub_Wire_ColumnValues] {
+    get {_storage._values}
+    set {_uniqueStorage()._values = newValue}
+  }
+
+  /// only of tables with counters
+  package var contributions: Hub_Wire_Contributions {
+    get {_storage._contributions ?? Hub_Wire_Contributions()}
+    set {_uniqueStorage()._contributions = newValue}
+  }
+  /// Returns true if `contributions` has been explicitly set.
+  package var hasContributions: Bool {_storage._contributions != nil}
+  /// Clears the value of `contributions`. Subsequent reads from it will return its default value.
+  package mutating func clearContributions() {_uniqueStorage()._contributions = nil}
+
+  /// only of tables that are merged by column
+  package var columnVersions: Hub_Wire_ColumnVersions {
+    get {_storage._columnVersions ?? Hub_Wire_ColumnVersions()}
+    set {_uniqueStorage()._columnVersions = newValue}
+  }
+  /// Returns true if `columnVersions` has been explicitly set.
+  package var hasColumnVersions: Bool {_storage._columnVersions != nil}
+  /// Clears the value of `columnVersions`. Subsequent reads from it will return its default value.
+  package mutating func clearColumnVersions() {_uniqueStorage()._columnVersions = nil}
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
+
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 package nonisolated struct Hub_Wire_Vector: Sendable {
@@ -645,6 +694,59 @@ package nonisolated struct Hub_Wire_Vector: Sendable {
   package var actors: [Int64] = []
 
   package var counters: [Int64] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+/// What each actor added to a counter of a row; by growing row, column and actor.
+package nonisolated struct Hub_Wire_Contributions: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var rows: [UInt32] = []
+
+  package var columns: [UInt32] = []
+
+  package var actors: [Int64] = []
+
+  /// with actors: the last write that added
+  package var counters: [Int64] = []
+
+  /// decimal numbers
+  package var sums: Hub_Wire_ColumnValues {
+    get {_sums ?? Hub_Wire_ColumnValues()}
+    set {_sums = newValue}
+  }
+  /// Returns true if `sums` has been explicitly set.
+  package var hasSums: Bool {self._sums != nil}
+  /// Clears the value of `sums`. Subsequent reads from it will return its default value.
+  package mutating func clearSums() {self._sums = nil}
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+
+  fileprivate var _sums: Hub_Wire_ColumnValues? = nil
+}
+
+/// Who wrote a column last, where that is not who wrote the row; by growing row and column.
+package nonisolated struct Hub_Wire_ColumnVersions: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var rows: [UInt32] = []
+
+  package var columns: [UInt32] = []
+
+  package var actors: [Int64] = []
+
+  package var counters: [Int64] = []
+
+  package var stamps: [Int64] = []
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1825,69 +1927,139 @@ nonisolated extension Hub_Wire_WindowPart: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Hub_Wire_TableRows: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".TableRows"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}table\0\u{1}columns\0\u{3}key_count\0\u{1}actors\0\u{1}counters\0\u{1}stamps\0\u{1}alive\0\u{1}vectors\0\u{1}values\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}table\0\u{1}columns\0\u{3}key_count\0\u{1}actors\0\u{1}counters\0\u{1}stamps\0\u{1}alive\0\u{1}vectors\0\u{1}values\0\u{2}\u{1f}contributions\0\u{3}column_versions\0")
+
+  fileprivate class _StorageClass {
+    var _table: String = String()
+    var _columns: [String] = []
+    var _keyCount: UInt32 = 0
+    var _actors: [Int64] = []
+    var _counters: [Int64] = []
+    var _stamps: [Int64] = []
+    var _alive: Data = Data()
+    var _vectors: [Hub_Wire_Vector] = []
+    var _values: [Hub_Wire_ColumnValues] = []
+    var _contributions: Hub_Wire_Contributions? = nil
+    var _columnVersions: Hub_Wire_ColumnVersions? = nil
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _table = source._table
+      _columns = source._columns
+      _keyCount = source._keyCount
+      _actors = source._actors
+      _counters = source._counters
+      _stamps = source._stamps
+      _alive = source._alive
+      _vectors = source._vectors
+      _values = source._values
+      _contributions = source._contributions
+      _columnVersions = source._columnVersions
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularStringField(value: &self.table) }()
-      case 2: try { try decoder.decodeRepeatedStringField(value: &self.columns) }()
-      case 3: try { try decoder.decodeSingularUInt32Field(value: &self.keyCount) }()
-      case 4: try { try decoder.decodeRepeatedSFixed64Field(value: &self.actors) }()
-      case 5: try { try decoder.decodeRepeatedInt64Field(value: &self.counters) }()
-      case 6: try { try decoder.decodeRepeatedInt64Field(value: &self.stamps) }()
-      case 7: try { try decoder.decodeSingularBytesField(value: &self.alive) }()
-      case 8: try { try decoder.decodeRepeatedMessageField(value: &self.vectors) }()
-      case 9: try { try decoder.decodeRepeatedMessageField(value: &self.values) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularStringField(value: &_storage._table) }()
+        case 2: try { try decoder.decodeRepeatedStringField(value: &_storage._columns) }()
+        case 3: try { try decoder.decodeSingularUInt32Field(value: &_storage._keyCount) }()
+        case 4: try { try decoder.decodeRepeatedSFixed64Field(value: &_storage._actors) }()
+        case 5: try { try decoder.decodeRepeatedInt64Field(value: &_storage._counters) }()
+        case 6: try { try decoder.decodeRepeatedInt64Field(value: &_storage._stamps) }()
+        case 7: try { try decoder.decodeSingularBytesField(value: &_storage._alive) }()
+        case 8: try { try decoder.decodeRepeatedMessageField(value: &_storage._vectors) }()
+        case 9: try { try decoder.decodeRepeatedMessageField(value: &_storage._values) }()
+        case 40: try { try decoder.decodeSingularMessageField(value: &_storage._contributions) }()
+        case 41: try { try decoder.decodeSingularMessageField(value: &_storage._columnVersions) }()
+        default: break
+        }
       }
     }
   }
 
   package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    if !self.table.isEmpty {
-      try visitor.visitSingularStringField(value: self.table, fieldNumber: 1)
-    }
-    if !self.columns.isEmpty {
-      try visitor.visitRepeatedStringField(value: self.columns, fieldNumber: 2)
-    }
-    if self.keyCount != 0 {
-      try visitor.visitSingularUInt32Field(value: self.keyCount, fieldNumber: 3)
-    }
-    if !self.actors.isEmpty {
-      try visitor.visitPackedSFixed64Field(value: self.actors, fieldNumber: 4)
-    }
-    if !self.counters.isEmpty {
-      try visitor.visitPackedInt64Field(value: self.counters, fieldNumber: 5)
-    }
-    if !self.stamps.isEmpty {
-      try visitor.visitPackedInt64Field(value: self.stamps, fieldNumber: 6)
-    }
-    if !self.alive.isEmpty {
-      try visitor.visitSingularBytesField(value: self.alive, fieldNumber: 7)
-    }
-    if !self.vectors.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.vectors, fieldNumber: 8)
-    }
-    if !self.values.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.values, fieldNumber: 9)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if !_storage._table.isEmpty {
+        try visitor.visitSingularStringField(value: _storage._table, fieldNumber: 1)
+      }
+      if !_storage._columns.isEmpty {
+        try visitor.visitRepeatedStringField(value: _storage._columns, fieldNumber: 2)
+      }
+      if _storage._keyCount != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._keyCount, fieldNumber: 3)
+      }
+      if !_storage._actors.isEmpty {
+        try visitor.visitPackedSFixed64Field(value: _storage._actors, fieldNumber: 4)
+      }
+      if !_storage._counters.isEmpty {
+        try visitor.visitPackedInt64Field(value: _storage._counters, fieldNumber: 5)
+      }
+      if !_storage._stamps.isEmpty {
+        try visitor.visitPackedInt64Field(value: _storage._stamps, fieldNumber: 6)
+      }
+      if !_storage._alive.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._alive, fieldNumber: 7)
+      }
+      if !_storage._vectors.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._vectors, fieldNumber: 8)
+      }
+      if !_storage._values.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._values, fieldNumber: 9)
+      }
+      try { if let v = _storage._contributions {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 40)
+      } }()
+      try { if let v = _storage._columnVersions {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 41)
+      } }()
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   package static func ==(lhs: Hub_Wire_TableRows, rhs: Hub_Wire_TableRows) -> Bool {
-    if lhs.table != rhs.table {return false}
-    if lhs.columns != rhs.columns {return false}
-    if lhs.keyCount != rhs.keyCount {return false}
-    if lhs.actors != rhs.actors {return false}
-    if lhs.counters != rhs.counters {return false}
-    if lhs.stamps != rhs.stamps {return false}
-    if lhs.alive != rhs.alive {return false}
-    if lhs.vectors != rhs.vectors {return false}
-    if lhs.values != rhs.values {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._table != rhs_storage._table {return false}
+        if _storage._columns != rhs_storage._columns {return false}
+        if _storage._keyCount != rhs_storage._keyCount {return false}
+        if _storage._actors != rhs_storage._actors {return false}
+        if _storage._counters != rhs_storage._counters {return false}
+        if _storage._stamps != rhs_storage._stamps {return false}
+        if _storage._alive != rhs_storage._alive {return false}
+        if _storage._vectors != rhs_storage._vectors {return false}
+        if _storage._values != rhs_storage._values {return false}
+        if _storage._contributions != rhs_storage._contributions {return false}
+        if _storage._columnVersions != rhs_storage._columnVersions {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1928,6 +2100,110 @@ nonisolated extension Hub_Wire_Vector: SwiftProtobuf.Message, SwiftProtobuf._Mes
     if lhs.row != rhs.row {return false}
     if lhs.actors != rhs.actors {return false}
     if lhs.counters != rhs.counters {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_Contributions: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".Contributions"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rows\0\u{1}columns\0\u{1}actors\0\u{1}counters\0\u{1}sums\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedUInt32Field(value: &self.rows) }()
+      case 2: try { try decoder.decodeRepeatedUInt32Field(value: &self.columns) }()
+      case 3: try { try decoder.decodeRepeatedSFixed64Field(value: &self.actors) }()
+      case 4: try { try decoder.decodeRepeatedInt64Field(value: &self.counters) }()
+      case 5: try { try decoder.decodeSingularMessageField(value: &self._sums) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if !self.rows.isEmpty {
+      try visitor.visitPackedUInt32Field(value: self.rows, fieldNumber: 1)
+    }
+    if !self.columns.isEmpty {
+      try visitor.visitPackedUInt32Field(value: self.columns, fieldNumber: 2)
+    }
+    if !self.actors.isEmpty {
+      try visitor.visitPackedSFixed64Field(value: self.actors, fieldNumber: 3)
+    }
+    if !self.counters.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.counters, fieldNumber: 4)
+    }
+    try { if let v = self._sums {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    } }()
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_Contributions, rhs: Hub_Wire_Contributions) -> Bool {
+    if lhs.rows != rhs.rows {return false}
+    if lhs.columns != rhs.columns {return false}
+    if lhs.actors != rhs.actors {return false}
+    if lhs.counters != rhs.counters {return false}
+    if lhs._sums != rhs._sums {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_ColumnVersions: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".ColumnVersions"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rows\0\u{1}columns\0\u{1}actors\0\u{1}counters\0\u{1}stamps\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedUInt32Field(value: &self.rows) }()
+      case 2: try { try decoder.decodeRepeatedUInt32Field(value: &self.columns) }()
+      case 3: try { try decoder.decodeRepeatedSFixed64Field(value: &self.actors) }()
+      case 4: try { try decoder.decodeRepeatedInt64Field(value: &self.counters) }()
+      case 5: try { try decoder.decodeRepeatedInt64Field(value: &self.stamps) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.rows.isEmpty {
+      try visitor.visitPackedUInt32Field(value: self.rows, fieldNumber: 1)
+    }
+    if !self.columns.isEmpty {
+      try visitor.visitPackedUInt32Field(value: self.columns, fieldNumber: 2)
+    }
+    if !self.actors.isEmpty {
+      try visitor.visitPackedSFixed64Field(value: self.actors, fieldNumber: 3)
+    }
+    if !self.counters.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.counters, fieldNumber: 4)
+    }
+    if !self.stamps.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.stamps, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_ColumnVersions, rhs: Hub_Wire_ColumnVersions) -> Bool {
+    if lhs.rows != rhs.rows {return false}
+    if lhs.columns != rhs.columns {return false}
+    if lhs.actors != rhs.actors {return false}
+    if lhs.counters != rhs.counters {return false}
+    if lhs.stamps != rhs.stamps {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

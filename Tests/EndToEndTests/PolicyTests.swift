@@ -46,5 +46,67 @@ extension EndToEnd {
         #expect(try head.number("SELECT count(*) FROM hub.quarantine") == 0)
       }
     }
+
+    @Test("§3: stock of 100, less 3 and less 5 at branches that are apart, is 92; counters bear kills, resends, a join")
+    func stockCounts() throws {
+      let schema = """
+        CREATE TABLE stock (sku text PRIMARY KEY, place text, qty int NOT NULL, worth numeric(12,2) NOT NULL DEFAULT 0);
+        INSERT INTO stock VALUES ('tea', 'shelf', 100, 10), ('mug', 'shelf', 0, 0);
+        """
+      let tracks = [["stock", "--counter", "qty", "--counter", "worth"]]
+      try Company.with(branches: 2, schema: schema, tracks: tracks) { company in
+        let (head, a, b) = (company.head, company["a"], company["b"])
+        let listed = try head.must("tables", "--json").output
+        #expect(listed.contains("\"counters\":[\"qty\",\"worth\"]"), "\(listed)")
+        try company.settle(["stock"])
+        for office in [a, b] { #expect(try office.stop() == 0) }
+        try a.run("UPDATE stock SET qty = qty - 3 WHERE sku = 'tea'")
+        try b.run("UPDATE stock SET qty = 95, worth = worth + 0.05 WHERE sku = 'tea'")
+        for office in [a, b] { try office.start() }
+        for office in company.offices {
+          try company.eventually(office, "SELECT qty || ' ' || worth FROM stock WHERE sku = 'tea'", is: "92 10.05")
+        }
+        #expect(try head.connect().number("SELECT count(*) FROM hub.conflict") == 0)
+        // Everybody counts while hubs are killed and the broker loses what it holds.
+        var wanted = 0
+        for office in company.offices { try office.run("CREATE TABLE mark (v int)") }
+        let workers = company.offices.map { office in
+          Worker { worker in
+            let application = try office.connect()
+            while !worker.isStopping {
+              try application.run("UPDATE stock SET qty = qty + 1, worth = worth - 0.01 WHERE sku = 'mug'")
+              try application.run("UPDATE stock SET qty = qty - 2, place = '\(office.name)' WHERE sku = 'mug'")
+              try application.run("INSERT INTO mark VALUES (1)")
+              usleep(3000)
+            }
+          }
+        }
+        defer { for worker in workers { try? worker.stop() } }
+        for round in 0..<6 {
+          usleep(400_000)
+          let office = company.offices[round % 3]
+          office.murder()
+          if round == 3 { _ = try Broker.ctl(["-p", company.virtualHost, "purge_queue", "hub.head"]) }
+          try office.start()
+        }
+        for worker in workers { try worker.stop() }
+        for office in company.offices { wanted -= try office.connect().number("SELECT count(*) FROM mark") }
+        say("counted \(-wanted) times at three offices")
+        for office in company.offices {
+          try company.eventually(office, "SELECT qty FROM stock WHERE sku = 'mug'", is: String(wanted), within: 60)
+        }
+        // Who joins later counts on.
+        let late = try company.open("late", cluster: 4)
+        try company.join(late)
+        try late.start()
+        try late.run("UPDATE stock SET qty = qty - 1 WHERE sku = 'tea'")
+        try a.run("UPDATE stock SET qty = qty - 1 WHERE sku = 'tea'")
+        for office in company.offices {
+          try company.eventually(office, "SELECT qty FROM stock WHERE sku = 'tea'", is: "90")
+        }
+        try company.settle(["stock"])
+        #expect(try company.offices.allSatisfy { try $0.connect().number("SELECT count(*) FROM hub.quarantine") == 0 })
+      }
+    }
   }
 }

@@ -93,13 +93,8 @@ final class Office {
     try hub.transaction { session in
       for (schema, relation) in names {
         _ = try TrackCheck.check(session, schema, relation, options)
-        try session.query(
-          """
-          INSERT INTO hub.tracked (schema_name, relation_name, direction, merge, on_conflict, on_delete, keys,
-            foreign_writes)
-          VALUES (\(schema), \(relation), \(options.direction), \(options.merge), \(options.onConflict),
-            \(options.onDelete), \(options.keys), \(options.foreignWrites))
-          """)
+        try PostgresStore.upsert(
+          CatalogueTable(schemaName: schema, relationName: relation, options: options), session)
       }
       tables = try TableInfo.loadAll(session)
       for (schema, relation) in names {

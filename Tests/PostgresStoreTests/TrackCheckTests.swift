@@ -90,7 +90,7 @@ import Testing
       (.usage, { $0.onConflict = "luck" }),
       (.usage, { $0.onDelete = "?" }), (.usage, { $0.keys = "" }), (.usage, { $0.foreignWrites = "allow" }),
       (.usage, { $0.onConflict = "function:f" }), (.unsupported, { $0.merge = "columns" }),
-      (.unsupported, { $0.counters = ["a"] }), (.unsupported, { $0.originColumn = "office" }),
+      (.usage, { $0.counters = ["a"] }), (.unsupported, { $0.originColumn = "office" }),
     ] as [(HubError.Code, (inout TrackingOptions) -> Void)] {
       var options = TrackingOptions()
       change(&options)

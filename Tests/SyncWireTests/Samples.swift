@@ -44,6 +44,18 @@ enum Sample {
         block.vectors[row] = block.vector(row).joined(
           with: VersionVector(Dot(actor: ActorID(rawValue: 9), n: 4)))
       }
+      if row % 5 == 2 {
+        block.contributions[row] = [
+          RowContribution(column: 4, dot: Dot(actor: ActorID(rawValue: 9), n: 4), sum: Array("-5.25".utf8)),
+          RowContribution(column: 5, dot: Dot(actor: ActorID(rawValue: 9), n: 3), sum: Array("NaN".utf8)),
+        ]
+      }
+      if row % 5 == 2, isAlive {
+        block.columnVersions[row] = [
+          ColumnVersion(column: 3, dot: block.dot(row), stamp: 7),
+          ColumnVersion(column: 6, dot: Dot(actor: ActorID(rawValue: 9), n: 2), stamp: 1 << 50),
+        ]
+      }
       for column in block.columns.indices {
         let text = "\(row * 8 + column) value"
         let isNull = column > 1 && (!isAlive || (row + column) % 11 == 0)

@@ -232,34 +232,36 @@ final class BatchApplier {
   }
 
   private func logConflicts(
-    _ applier: TableApplier, _ decided: [(row: Int, conflict: DecidedConflict<RowValues>, values: RowValues?)]
+    _ applier: TableApplier, _ decided: [DecidedRow]
   ) throws {
     counts.conflicts += decided.count
     let head = try session.query("SELECT name FROM hub.office").text(0, 0)
-    for (row, one, values) in decided {
+    for decided in decided {
+      let one = decided.conflict
       let block = applier.block
       let names = block.columnNames
       let key = JSONValue.row(
-        Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(row) })
+        Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(decided.row) })
       func side(_ side: Side) throws -> JSONValue {
         let state = one.conflict.row(of: side)
         return .fields([
           "office": .string(try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)),
-          "row": state.registers[0].map { .row(names, $0.value) } ?? .null,
+          "row": (side == .local ? decided.local : decided.incoming).map { .row(names, $0) } ?? .null,
           "vector": .object(
             state.vector.dots.map { JSONValue.Member(String($0.actor.rawValue), .integer($0.n)) }),
           "stamp": .integer(one.conflict.version(of: side).stamp.rawValue),
         ])
       }
+      let column: JSONValue = one.conflict.column.map { .fields(["column": .string(names[$0])]) } ?? .object([])
       let winner = one.winner ?? .local
       // A row of the function's own: both lost to it.
-      let answer: JSONValue = values.map { .fields(["answer": .row(names, $0)]) } ?? .object([])
+      let answer: JSONValue = decided.answer.map { .fields(["answer": .row(names, $0)]) } ?? .object([])
       try session.query(
         """
         INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser)
         VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
-          \(one.reason.rawValue), \(try side(winner).description)::jsonb || \(answer.description)::jsonb,
-          \(try side(winner.other).description)::jsonb)
+          \(one.reason.rawValue), \(try side(winner).description)::jsonb || \(answer.description)::jsonb || \(column.description)::jsonb,
+          \(try side(winner.other).description)::jsonb || \(column.description)::jsonb)
         """)
     }
   }
@@ -273,7 +275,11 @@ extension RowBlock {
     out.counters = rows.map { counters[$0] }
     out.stamps = rows.map { stamps[$0] }
     out.alive = rows.map { alive[$0] }
-    for (number, row) in rows.enumerated() { out.vectors[number] = vectors[row] }
+    for (number, row) in rows.enumerated() {
+      out.vectors[number] = vectors[row]
+      out.contributions[number] = contributions[row]
+      out.columnVersions[number] = columnVersions[row]
+    }
     out.columns = columns.map { $0.picking(rows) }
     return out
   }
@@ -310,6 +316,8 @@ extension RowBlock {
 
   private mutating func appendVersion(of other: RowBlock, _ row: Int) {
     if let vector = other.vectors[row] { vectors[count] = vector }
+    if let entries = other.contributions[row] { contributions[count] = entries }
+    if let entries = other.columnVersions[row] { columnVersions[count] = entries }
     actors.append(other.actors[row])
     counters.append(other.counters[row])
     stamps.append(other.stamps[row])

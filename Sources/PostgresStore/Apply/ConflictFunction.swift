@@ -17,8 +17,8 @@ struct ConflictFunction {
 
   let applier: TableApplier
 
-  /// Values in the block's columns.
-  func answer(local: RowValues, incoming: RowValues) throws -> Decision<RowValues> {
+  /// The row that stands; values in the block's columns.
+  func answer(local: RowValues, incoming: RowValues) throws -> RowValues {
     let session = applier.session
     try session.script(
       """
@@ -34,7 +34,7 @@ struct ConflictFunction {
       throw Refused(refusal: Refusal(sqlstate: error.sqlstate ?? "", error: "\(name): \(error)"))
     }
     try end()
-    return try decision(answer, local, incoming)
+    return try row(answer, local, incoming)
   }
 
   private func end() throws {
@@ -102,13 +102,11 @@ struct ConflictFunction {
     return answer
   }
 
-  private func decision(
-    _ answer: Answer, _ local: RowValues, _ incoming: RowValues
-  ) throws -> Decision<RowValues> {
+  private func row(_ answer: Answer, _ local: RowValues, _ incoming: RowValues) throws -> RowValues {
     func refuse(_ what: String) -> Refused {
       Refused(refusal: Refusal(sqlstate: "22023", error: "\(name) \(what)"))
     }
-    guard !answer.isNull else { return .local }
+    guard !answer.isNull else { return local }
     guard answer.isObject else { throw refuse("returned something else than a row") }
     guard answer.strangers.isEmpty else {
       throw refuse("returned what is no column of \(applier.table.name): \(answer.strangers)")
@@ -123,6 +121,6 @@ struct ConflictFunction {
         values[shared.at] = column.value
       }
     }
-    return values == local ? .local : values == incoming ? .incoming : .values([0: values])
+    return values
   }
 }

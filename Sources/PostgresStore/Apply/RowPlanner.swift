@@ -16,7 +16,8 @@ struct RowPlanner {
     var concurrent: [Int] = []
     for row in 0..<block.count {
       let dot = block.dot(row)
-      let stamp = Stamp(rawValue: block.stamps[row])
+      let columnStamp = block.columnVersions.isEmpty ? nil : block.columnVersions[row]?.map(\.stamp).max()
+      let stamp = Stamp(rawValue: max(block.stamps[row], columnStamp ?? 0))
       if isHead && stamp.isAhead(of: now, byMoreThan: Limits.clockSkewMax) {
         concurrent.append(row)
         continue
@@ -45,62 +46,112 @@ struct RowPlanner {
     let content: PlannedWrite.Content = alive ? (exists ? .update : .insert) : (exists ? .delete : .none)
     return PlannedWrite(
       row: row, content: content, values: nil, isAlive: alive, dot: dot, stamp: applier.block.stamps[row],
-      vector: vector, hasVersion: hasVersion, echo: !isHead)
+      vector: vector, contributions: applier.block.contributions[row] ?? [],
+      columnVersions: applier.block.columnVersions[row] ?? [], hasVersion: hasVersion, echo: !isHead)
   }
 
   private func settle(
     _ rows: [Int], _ exists: [Bool], _ versions: [TableApplier.LocalVersion?], into plan: inout BlockPlan
   ) throws {
-    let local = try applier.localValues(of: rows)
+    let block = applier.block
+    let values = try applier.localValues(of: rows)
     let fresh = isHead ? try freshDots(rows.count) : []
-    let function = ConflictFunction(applier: applier)
-    for (number, row) in rows.enumerated() {
-      let block = applier.block
-      let incoming = RowState(
-        vector: block.vector(row), dot: block.dot(row), stamp: Stamp(rawValue: block.stamps[row]),
-        value: block.alive[row] ? applier.values(of: row) : nil)
-      let mine = versions[row].map {
-        RowState(vector: $0.vector, dot: $0.dot, stamp: Stamp(rawValue: $0.stamp), value: local[row])
+    let shape = RowShape(applier)
+    let arriving = rows.map { row in
+      RowShape.Image(
+        vector: block.vector(row), dot: block.dot(row), stamp: block.stamps[row],
+        values: block.alive[row] ? applier.values(of: row) : nil, contributions: block.contributions[row] ?? [],
+        columnVersions: block.columnVersions[row] ?? [])
+    }
+    let stored = rows.map { row in
+      versions[row].map {
+        RowShape.Image(
+          vector: $0.vector, dot: $0.dot, stamp: $0.stamp, values: values[row],
+          contributions: $0.details.contributions, columnVersions: $0.details.columnVersions)
       }
-      var failure: (any Error)?
+    }
+    let incoming = try states(arriving, shape)
+    let local = try states(stored, shape)
+    var merged: [Merged] = []
+    for (number, row) in rows.enumerated() {
+      guard let theirs = incoming[number] else { continue }
+      let mine = local[number]
+      let asked = Asked(ConflictFunction(applier: applier), values[row], arriving[number].values)
       let outcome = merge(
-        local: mine, incoming: incoming, policy: policy,
-        arbiter: isHead ? Arbiter(dot: fresh[number], now: now) : nil,
-        function: { _ in
-          do {
-            return try function.answer(local: local[row] ?? [], incoming: applier.values(of: row))
-          } catch {
-            failure = error
-            return .local
-          }
-        })
-      if let refused = failure as? ConflictFunction.Refused {
-        plan.refused.append((row, refused.refusal))
+        local: mine, incoming: theirs, policy: policy, arbiter: isHead ? Arbiter(dot: fresh[number], now: now) : nil,
+        function: { shape.decision(asked.answer(), on: $0) })
+      if let refusal = try asked.refusal() {
+        plan.refused.append((row, refusal))
         continue
       }
-      if let failure { throw failure }
-      let mark = FeedMark.of(outcome, local: mine, incoming: incoming, atHead: isHead)
+      let mark = FeedMark.of(outcome, local: mine, incoming: theirs, atHead: isHead)
       switch outcome {
       case .keepLocal: break
       case .takeIncoming:
         plan.writes.append(
           write(row, exists[row], block.dot(row), block.vectors[row], hasVersion: versions[row] != nil))
       case .held: plan.held.append(row)
-      case .merged(let merged):
-        if merged.isRestamped { plan.restamped += 1 }
-        let values = merged.row.registers[0]?.value
-        plan.decided += merged.decided.map { (row, $0, $0.winner == nil ? values : nil) }
-        let dot = merged.row.latest.dot
-        let alive = merged.row.isAlive
-        let unchanged = alive == (local[row] != nil) && (!alive || values == local[row])
-        let content: PlannedWrite.Content =
-          unchanged ? .none : alive ? (exists[row] ? .update : .insert) : (exists[row] ? .delete : .none)
-        plan.writes.append(
-          PlannedWrite(
-            row: row, content: content, values: values, isAlive: alive, dot: dot,
-            stamp: merged.row.latest.stamp.rawValue,
-            vector: merged.row.vector.dots.count > 1 ? merged.row.vector : nil,
-            hasVersion: versions[row] != nil, echo: mark == .echo))
+      case .merged(let outcome):
+        if outcome.isRestamped { plan.restamped += 1 }
+        let out = outcome.row
+        let shown = shape.values(of: out, like: values[row] ?? applier.values(of: row))
+        plan.decided += outcome.decided.map {
+          DecidedRow(
+            row: row, conflict: $0, local: values[row], incoming: arriving[number].values,
+            answer: $0.winner == nil ? shown : nil)
+        }
+        merged.append(
+          Merged(
+            write: PlannedWrite(
+              row: row, content: .none, values: shown, isAlive: out.isAlive, dot: out.alive.dot,
+              stamp: out.alive.stamp.rawValue, vector: out.vector == VersionVector(out.alive.dot) ? nil : out.vector,
+              contributions: shape.contributions(of: out), columnVersions: shape.columnVersions(of: out),
+              hasVersion: versions[row] != nil, echo: mark == .echo),
+            row: out, shown: [values[row], arriving[number].values]))
+      }
+    }
+    try addUp(&merged, shape)
+    plan.writes += merged.map { merged in
+      var write = merged.write
+      let here = values[write.row]
+      let unchanged = write.isAlive == (here != nil) && (!write.isAlive || write.values == here)
+      if !unchanged {
+        write.content = write.isAlive ? (exists[write.row] ? .update : .insert) : (exists[write.row] ? .delete : .none)
+      }
+      return write
+    }
+  }
+
+  private struct Merged {
+    var write: PlannedWrite
+    var row: RowState<RowValues>
+    /// The two copies as they were.
+    var shown: [RowValues?]
+  }
+
+  /// What was inserted of each counter is what the row shows less the contributions.
+  private func states(_ images: [RowShape.Image?], _ shape: RowShape) throws -> [RowState<RowValues>?] {
+    var inserted: [[[UInt8]]] = images.map { _ in shape.counters.map { _ in [UInt8(ascii: "0")] } }
+    for (place, at) in shape.counters.enumerated() {
+      let live = images.indices.filter { images[$0]?.values != nil }
+      let shown = live.map { (images[$0]?.values?[at] ?? nil) ?? [UInt8(ascii: "0")] }
+      let sums = live.map { index in
+        (images[index]?.contributions ?? []).filter { $0.column == at }.map(\.sum)
+      }
+      for (index, amount) in zip(live, try applier.inserted(shown, less: sums)) { inserted[index][place] = amount }
+    }
+    return zip(images, inserted).map { image, inserted in image.map { shape.state($0, inserted: inserted) } }
+  }
+
+  /// What each counter of the merged rows shows: what was inserted and every contribution.
+  private func addUp(_ merged: inout [Merged], _ shape: RowShape) throws {
+    for at in shape.counters {
+      let live = merged.indices.filter { merged[$0].row.isAlive }
+      let inserted = live.map { (merged[$0].row.counters[at]?.inserted.first ?? nil) ?? [UInt8(ascii: "0")] }
+      let sums = live.map { index in merged[index].write.contributions.filter { $0.column == at }.map(\.sum) }
+      let copies = live.map { index in merged[index].shown.compactMap { $0?[at] } }
+      for (index, amount) in zip(live, try applier.shown(inserted, plus: sums, placesOf: copies)) {
+        merged[index].write.values?[at] = amount
       }
     }
   }
@@ -109,7 +160,8 @@ struct RowPlanner {
     let options = applier.table.options
     let conflict = options.conflictFunction != nil ? .function : ConflictPolicy(rawValue: options.onConflict) ?? .latest
     return Policy(
-      conflict: conflict, granularity: .row, onDelete: DeletePolicy(rawValue: options.onDelete) ?? .update)
+      conflict: conflict, granularity: Granularity(rawValue: options.merge) ?? .row,
+      onDelete: DeletePolicy(rawValue: options.onDelete) ?? .update)
   }
 
   /// One fresh dot of head's own a row.
@@ -117,5 +169,32 @@ struct RowPlanner {
     let rows = try applier.session.query(
       "SELECT hub.current_actor(), nextval('hub.dot') FROM generate_series(1, \(count)::int)")
     return (0..<rows.count).map { Dot(actor: ActorID(rawValue: rows.int64($0, 0)), n: rows.int64($0, 1)) }
+  }
+}
+
+/// The table's function, asked at most once a row; what it threw is kept, because merging does not throw.
+private final class Asked {
+  private let function: ConflictFunction
+  private let local: RowValues
+  private let incoming: RowValues
+  private var outcome: Result<RowValues, any Error>?
+
+  init(_ function: ConflictFunction, _ local: RowValues?, _ incoming: RowValues?) {
+    self.function = function
+    self.local = local ?? []
+    self.incoming = incoming ?? []
+  }
+
+  func answer() -> RowValues {
+    if outcome == nil { outcome = Result { try function.answer(local: local, incoming: incoming) } }
+    guard case .success(let row) = outcome else { return local }
+    return row
+  }
+
+  /// Why the row cannot be settled; throws what concerns more than this row.
+  func refusal() throws -> Refusal? {
+    guard case .failure(let error) = outcome else { return nil }
+    guard let refused = error as? ConflictFunction.Refused else { throw error }
+    return refused.refusal
   }
 }

@@ -18,10 +18,23 @@ struct PlannedWrite {
   var stamp: Int64
   /// nil: the dot alone.
   var vector: VersionVector?
+  var contributions: [RowContribution] = []
+  var columnVersions: [ColumnVersion] = []
   /// A version row exists already.
   var hasVersion: Bool
   /// This row came from head as it stands: a branch need not send it.
   var echo: Bool
+}
+
+/// A conflict that was decided, and the rows as they were.
+struct DecidedRow {
+  var row: Int
+  var conflict: DecidedConflict<RowValues>
+  /// nil: deleted.
+  var local: RowValues?
+  var incoming: RowValues?
+  /// What a function answered of its own.
+  var answer: RowValues?
 }
 
 /// What reading the local copies of a block's rows and merging came to.
@@ -29,8 +42,7 @@ struct BlockPlan {
   var writes: [PlannedWrite] = []
   /// Rows that a branch holds: published again, as they are.
   var held: [Int] = []
-  /// `values`: what a function answered of its own.
-  var decided: [(row: Int, conflict: DecidedConflict<RowValues>, values: RowValues?)] = []
+  var decided: [DecidedRow] = []
   /// Rows that the table's function could not settle.
   var refused: [(row: Int, refusal: Refusal)] = []
   var restamped = 0
@@ -107,6 +119,7 @@ struct TableApplier {
     var dot: Dot
     var stamp: Int64
     var vector: VersionVector
+    var details: RowDetails
   }
 
   /// Locks and reads the version rows; a new statement, so that it sees what was committed before the rows' locks
@@ -116,17 +129,21 @@ struct TableApplier {
     let rows = try session.hot(
       SQL(
         unsafe: """
-          SELECT u.i, v.actor, v.n, v.stamp, v.vector FROM \(keys) JOIN \(table.versions) v ON \(versionJoin)
+          SELECT u.i, v.actor, v.n, v.stamp, v.vector\(RowDetails.columns(of: table)) FROM \(keys) JOIN \(table.versions) v ON \(versionJoin)
           FOR UPDATE OF v
           """, keyParameters))
     for i in 0..<rows.count {
       let dot = Dot(actor: ActorID(rawValue: rows.int64(i, 1)), n: rows.int64(i, 2))
       versions[rows.int(i, 0) - 1] = LocalVersion(
         dot: dot, stamp: rows.int64(i, 3),
-        vector: rows.string(i, 4).map { VersionVector(postgres: $0) } ?? VersionVector(dot))
+        vector: rows.string(i, 4).map { VersionVector(postgres: $0) } ?? VersionVector(dot),
+        details: RowDetails(rows, i, from: 5, table, at: placeInBlock))
     }
     return versions
   }
+
+  /// Where the block has a column of the table.
+  private func placeInBlock(_ column: Int) -> Int? { block.columnNames.firstIndex(of: table.columns[column].name) }
 
   /// The local values of some rows, in the block's columns (NULL where the table has no such column).
   func localValues(of chosen: [Int]) throws(PostgresError) -> [Int: RowValues] {
@@ -146,6 +163,42 @@ struct TableApplier {
       }
     }
     return out
+  }
+
+  /// What counters were inserted with: what they show less the sum of all that was added. In PostgreSQL's numeric, and
+  /// without trailing zeros: equal amounts are equal texts.
+  func inserted(_ shown: [[UInt8]], less added: [[[UInt8]]]) throws(PostgresError) -> [[UInt8]] {
+    try amounts("trim_scale(u.number - u.sum)", shown, added, added.map { _ in [] })
+  }
+
+  /// What counters show: the inserted amount and all that was added, with the decimal places that the copies showed.
+  func shown(
+    _ inserted: [[UInt8]], plus added: [[[UInt8]]], placesOf copies: [[[UInt8]]]
+  ) throws(PostgresError) -> [[UInt8]] {
+    let sum = "u.number + u.sum"
+    return try amounts("coalesce(round(\(sum), greatest(scale(\(sum)), u.places)), \(sum))", inserted, added, copies)
+  }
+
+  private func amounts(
+    _ expression: String, _ numbers: [[UInt8]], _ added: [[[UInt8]]], _ copies: [[[UInt8]]]
+  ) throws(PostgresError) -> [[UInt8]] {
+    guard !numbers.isEmpty else { return [] }
+    func column(_ lists: [[[UInt8]]]) -> SQLValue {
+      var out = ColumnBytes()
+      for list in lists { out.append(Array(list.joined(separator: [UInt8(ascii: " ")]))) }
+      return .column(out)
+    }
+    let rows = try session.hot(
+      SQL(
+        unsafe: """
+          SELECT \(expression) FROM (
+            SELECT i, number::numeric,
+              coalesce((SELECT sum(e::numeric) FROM unnest(string_to_array(added, ' ')) AS e), 0) AS sum,
+              (SELECT max(scale(e::numeric)) FROM unnest(string_to_array(copies, ' ')) AS e) AS places
+            FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS n (number, added, copies, i)
+          ) AS u ORDER BY u.i
+          """, [column(numbers.map { [$0] }), column(added), column(copies)]))
+    return (0..<rows.count).map { Array(rows.text($0, 0).utf8) }
   }
 
   /// The block's values of one row.
@@ -242,28 +295,45 @@ struct TableApplier {
       for write in group { vectors.append(write.vector.map { Array($0.postgres.utf8) }) }
       parameters.append(.column(vectors))
       let k = table.keyCount
+      var details: [(name: String, type: String)] = []
+      if !table.counters.isEmpty {
+        details.append(("contributions", "numeric[]"))
+        parameters.append(.column(ColumnBytes(texts: group.map { RowDetails.text($0.contributions, number(of:)) })))
+      }
+      if table.isMergedByColumn {
+        details.append(("column_versions", "bigint[]"))
+        parameters.append(.column(ColumnBytes(texts: group.map { RowDetails.text($0.columnVersions, number(of:)) })))
+      }
+      let detailNames = details.map { ", \($0.name)" }.joined()
+      let detailValues = details.map { ", u.\($0.name)::\($0.type)" }.joined()
+      let detailSets = details.map { ", \($0.name) = u.\($0.name)::\($0.type)" }.joined()
+      let detailTexts = details.indices.map { ", $\(k + 6 + $0)::text[]" }.joined()
       let source = """
         unnest(\((1...k).map { "$\($0)::text[]" }.joined(separator: ", ")), $\(k + 1)::bigint[], $\(k + 2)::bigint[],
-          $\(k + 3)::bigint[], $\(k + 4)::bigint[], $\(k + 5)::text[]) AS u(\(names), actor, n, stamp, flags, vector)
+          $\(k + 3)::bigint[], $\(k + 4)::bigint[], $\(k + 5)::text[]\(detailTexts))
+          AS u(\(names), actor, n, stamp, flags, vector\(detailNames))
         """
       let keyCasts = table.keyColumns.enumerated().map(keyValue).joined(separator: ", ")
       let statement =
         exists
         ? """
         UPDATE \(table.versions) v SET actor = u.actor, n = u.n, stamp = u.stamp, xid = pg_current_xact_id(),
-          alive = u.flags & 1 = 1, echo = u.flags & 2 = 2, vector = u.vector::bigint[]
+          alive = u.flags & 1 = 1, echo = u.flags & 2 = 2, vector = u.vector::bigint[]\(detailSets)
         FROM \(source) WHERE \(versionJoin)
         """
         : """
-        INSERT INTO \(table.versions) (\(names), actor, n, stamp, xid, alive, echo, vector)
+        INSERT INTO \(table.versions) (\(names), actor, n, stamp, xid, alive, echo, vector\(detailNames))
         SELECT \(keyCasts), u.actor, u.n, u.stamp, pg_current_xact_id(), u.flags & 1 = 1, u.flags & 2 = 2,
-          u.vector::bigint[] FROM \(source)
+          u.vector::bigint[]\(detailValues) FROM \(source)
         ON CONFLICT (\(names)) DO NOTHING
         """
       let written = try session.hot(SQL(unsafe: statement, parameters))
       try expect(written.affected, group.count)
     }
   }
+
+  /// The number in the table of a block's column.
+  private func number(of column: Int) -> Int? { table.columns.first { $0.name == block.columnNames[column] }?.number }
 
   /// A branch publishes a held row again.
   func touchVersions(of rows: [Int]) throws(PostgresError) {
@@ -291,6 +361,11 @@ struct Raced: Error {
 }
 
 extension ColumnBytes {
+  init(texts: [String?]) {
+    self.init()
+    for text in texts { append(text.map { Array($0.utf8) }) }
+  }
+
   mutating func append(_ value: [UInt8]?) {
     guard let value else {
       lengths.append(-1)

@@ -120,7 +120,7 @@ final class FeedScan {
     try session.script(
       """
       DECLARE hub_feed NO SCROLL CURSOR FOR
-      SELECT \(list), v.actor, v.n, v.stamp, v.vector, t.tableoid IS NOT NULL
+      SELECT \(list), v.actor, v.n, v.stamp, v.vector, t.tableoid IS NOT NULL\(RowDetails.columns(of: table))
       FROM \(table.versions) v LEFT JOIN \(table.quoted) t ON \(join)
       WHERE \(filter) \(order)
       """)
@@ -172,17 +172,18 @@ final class FeedScan {
         continue
       }
       if apart, !alive {
-        size += Self.append(rows, row, width, alive, &dead)
+        size += Self.append(rows, row, table, alive, &dead)
       } else {
-        size += Self.append(rows, row, width, alive, &block)
+        size += Self.append(rows, row, table, alive, &block)
       }
     }
     return size
   }
 
   private static func append(
-    _ rows: ResultSet, _ row: Int, _ width: Int, _ alive: Bool, _ block: inout RowBlock
+    _ rows: ResultSet, _ row: Int, _ table: TableInfo, _ alive: Bool, _ block: inout RowBlock
   ) -> Int {
+    let width = table.columns.count
     var size = 32
     let number = block.count
     block.actors.append(rows.int64(row, width))
@@ -190,6 +191,12 @@ final class FeedScan {
     block.stamps.append(rows.int64(row, width + 2))
     block.alive.append(alive)
     if let text = rows.string(row, width + 3) { block.vectors[number] = VersionVector(postgres: text) }
+    if table.comparesUpdates {
+      let details = RowDetails(rows, row, from: width + 5, table) { $0 }
+      if !details.contributions.isEmpty { block.contributions[number] = details.contributions }
+      if !details.columnVersions.isEmpty, alive { block.columnVersions[number] = details.columnVersions }
+      size += 32 * (details.contributions.count + details.columnVersions.count)
+    }
     for column in 0..<width {
       let bytes = rows.bytes(row, column)
       size += bytes?.count ?? 0

@@ -39,6 +39,7 @@ package enum Capture {
   /// (Re)creates the trigger functions and triggers, after the options or the key's types changed.
   package static func installTriggers(_ session: Session, _ table: TableInfo, role: String) throws {
     try removeTriggers(session, table)
+    try addDetails(session, table)
     let body: String
     if isCaptured(table, role: role) {
       body = capturing(table)
@@ -56,7 +57,7 @@ package enum Capture {
       """)
     for (event, referencing) in [
       ("INSERT", "REFERENCING NEW TABLE AS new_rows"),
-      ("UPDATE", "REFERENCING NEW TABLE AS new_rows"),
+      ("UPDATE", "REFERENCING\(table.comparesUpdates ? " OLD TABLE AS old_rows" : "") NEW TABLE AS new_rows"),
       ("DELETE", "REFERENCING OLD TABLE AS old_rows"),
       ("TRUNCATE", ""),
     ] {
@@ -126,6 +127,11 @@ package enum Capture {
         ELSE hub.current_actor() END AS own, \(now) AS clock, pg_current_xact_id() AS xact
         FROM hub.office o OFFSET 0) AS c
       """
+    // A row that is written as a whole has no columns of their own writers any more.
+    let forget = table.isMergedByColumn ? ", column_versions = NULL" : ""
+    let latest =
+      table.isMergedByColumn
+      ? ", (SELECT max(e) + 1 FROM unnest(v.column_versions) WITH ORDINALITY AS u (e, i) WHERE i % 4 = 0)" : ""
     func upsert(_ rows: String, alive: Bool) -> String {
       """
       INSERT INTO \(table.versions) AS v (\(names), actor, n, stamp, xid, alive, echo)
@@ -133,8 +139,8 @@ package enum Capture {
       ON CONFLICT (\(names)) DO UPDATE SET
         vector = CASE WHEN v.actor = EXCLUDED.actor AND v.vector IS NULL THEN NULL
           ELSE hub.vector_with(v.vector, v.actor, v.n, EXCLUDED.actor, EXCLUDED.n) END,
-        actor = EXCLUDED.actor, n = EXCLUDED.n, stamp = greatest(EXCLUDED.stamp, v.stamp + 1), xid = EXCLUDED.xid,
-        alive = \(alive), echo = false;
+        actor = EXCLUDED.actor, n = EXCLUDED.n, stamp = greatest(EXCLUDED.stamp, v.stamp + 1\(latest)), xid = EXCLUDED.xid,
+        alive = \(alive), echo = false\(forget);
       """
     }
     return """
@@ -148,7 +154,8 @@ package enum Capture {
           \(upsert("(VALUES (\(old))) AS s (\(aliases))", alive: false))
         ELSIF TG_OP = 'UPDATE' THEN
           -- Cascades of one statement may update a row several times, each time into the same transition table.
-          \(upsert("(SELECT DISTINCT \(columns) FROM new_rows s) AS s", alive: true))
+          \(table.comparesUpdates ? comparing(table, office) : "")
+          \(upsert("(SELECT DISTINCT \(columns) FROM new_rows s\(table.comparesUpdates ? unknown(table) : "")) AS s", alive: true))
         ELSIF TG_OP = 'DELETE' THEN
           \(upsert("old_rows AS s", alive: false))
         ELSE

@@ -132,6 +132,56 @@ package enum Migrations {
              & 9223372036854775807 END
       FROM hub.office o $$;
     REVOKE EXECUTE ON FUNCTION hub.current_actor() FROM PUBLIC;
-    """#
+    """#,
+    #"""
+    -- What each actor added to a row's counters: {column, actor, n, sum, ...}, column by number in the table. NULL: none.
+    CREATE FUNCTION hub.contributions_with(
+      contributions numeric[], own bigint, own_n bigint, numbers int[], amounts numeric[])
+    RETURNS numeric[] LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+    DECLARE
+      i int;
+      j int;
+    BEGIN
+      FOR i IN 1 .. array_length(numbers, 1) LOOP
+        CONTINUE WHEN amounts[i] = 0;
+        j := 1;
+        WHILE contributions[j] <> numbers[i] OR contributions[j + 1] <> own LOOP
+          j := j + 4;
+        END LOOP;
+        IF contributions[j] IS NULL THEN
+          contributions := contributions || ARRAY[numbers[i], own, own_n, amounts[i]];
+        ELSE
+          contributions[j + 2] := own_n;
+          contributions[j + 3] := contributions[j + 3] + amounts[i];
+        END IF;
+      END LOOP;
+      RETURN contributions;
+    END $$;
+
+    -- Columns that were updated on their own since the row was inserted: {column, actor, n, stamp, ...}. NULL: none.
+    CREATE FUNCTION hub.column_versions_with(
+      column_versions bigint[], own bigint, own_n bigint, own_stamp bigint, numbers bigint[])
+    RETURNS bigint[] LANGUAGE plpgsql IMMUTABLE SET search_path = pg_catalog AS $$
+    DECLARE
+      i int;
+      j int;
+    BEGIN
+      FOR j IN 4 .. coalesce(array_length(column_versions, 1), 0) BY 4 LOOP
+        own_stamp := greatest(own_stamp, column_versions[j] + 1);
+      END LOOP;
+      FOR i IN 1 .. coalesce(array_length(numbers, 1), 0) LOOP
+        j := 1;
+        WHILE column_versions[j] <> numbers[i] LOOP
+          j := j + 4;
+        END LOOP;
+        IF column_versions[j] IS NULL THEN
+          column_versions := column_versions || ARRAY[numbers[i], own, own_n, own_stamp];
+        ELSE
+          column_versions[j + 1 : j + 3] := ARRAY[own, own_n, own_stamp];
+        END IF;
+      END LOOP;
+      RETURN column_versions;
+    END $$;
+    """#,
   ]
 }

@@ -4,6 +4,8 @@ package import SyncCore
 package struct TableInfo: Sendable {
   package struct Column: Sendable, Equatable {
     package var name: String
+    /// Its number in the table (`attnum`), by which version rows name it.
+    package var number: Int
     /// The bare type to cast a text to: domains by their base type, no modifier (`'abcdef'::varchar(3)` would cut
     /// in silence; assigning checks).
     package var castType: String
@@ -53,6 +55,12 @@ package struct TableInfo: Sendable {
   package var versions: String { "hub.v\(id)" }
   package var keyColumns: ArraySlice<Column> { columns[..<keyCount] }
   package var columnNames: [String] { columns.map(\.name) }
+  package var counters: [Column] { columns[keyCount...].filter { options.counters.contains($0.name) } }
+  /// The columns that are neither key nor counter.
+  package var registers: [Column] { columns[keyCount...].filter { !options.counters.contains($0.name) } }
+  package var isMergedByColumn: Bool { options.merge == "columns" }
+  /// An update has to say what it changed.
+  package var comparesUpdates: Bool { isMergedByColumn || !counters.isEmpty }
 
   package static func catalogueName(_ schema: String, _ relation: String) -> String {
     "\(schema).\(relation)"
@@ -111,7 +119,7 @@ extension TableInfo {
         SELECT d.oid, b.base FROM pg_type d JOIN base b ON d.typbasetype = b.type WHERE d.typtype = 'd'
       )
       SELECT a.attrelid, a.attname, format_type(b.base, -1), a.attgenerated <> '', a.attidentity = 'a',
-        k.position, opn.nspname, op.oprname, gtn.nspname, gt.oprname
+        k.position, opn.nspname, op.oprname, gtn.nspname, gt.oprname, a.attnum
       FROM pg_attribute a
       JOIN base b ON b.type = a.atttypid
       LEFT JOIN pg_index i ON i.indrelid = a.attrelid AND i.indisprimary
@@ -136,7 +144,7 @@ extension TableInfo {
       guard let at = tables.firstIndex(where: { $0.relationID == relation }) else { continue }
       let isKey = rows.integer(i, 5) != nil
       let column = Column(
-        name: rows.text(i, 1), castType: rows.text(i, 2), isGenerated: rows.bool(i, 3),
+        name: rows.text(i, 1), number: rows.int(i, 10), castType: rows.text(i, 2), isGenerated: rows.bool(i, 3),
         isIdentityAlways: rows.bool(i, 4),
         equality: isKey ? operatorName(rows.text(i, 6), rows.text(i, 7)) : "",
         greater: isKey ? operatorName(rows.text(i, 8), rows.text(i, 9)) : "")

@@ -108,6 +108,7 @@ package enum TrackCheck {
     try checkReplica(session, id, name)
     try checkKey(session, id, name, quotedName(schema) + "." + quotedName(relation))
     try checkColumns(session, id, name)
+    try checkCounters(session, id, name, options.counters)
     if let function = options.conflictFunction { try checkFunction(session, function) }
     if row.bool(0, 4) || row.bool(0, 7) {
       throw HubError(
@@ -130,7 +131,7 @@ package enum TrackCheck {
     try require("keys", options.keys, ["stride", "as-is"])
     try require("foreign-writes", options.foreignWrites, ["refuse", "ignore"])
     let later: [(asked: Bool, flag: String)] = [
-      (options.merge == "columns", "--merge columns"), (!options.counters.isEmpty, "--counter"),
+      (options.merge == "columns", "--merge columns"),
       (options.originColumn != nil, "--origin-column"),
     ]
     for (asked, flag) in later where asked {
@@ -223,6 +224,44 @@ package enum TrackCheck {
       return nil
     }
     return parts.count == 2 ? (parts[0], parts[1]) : ("public", parts[0])
+  }
+
+  /// A counter is a whole or decimal number that is never NULL: an absent amount has no difference.
+  private static func checkCounters(
+    _ session: Session, _ id: Int64, _ name: String, _ counters: [String]
+  ) throws {
+    guard Set(counters).count == counters.count else {
+      throw HubError(.usage, "--counter names a column twice")
+    }
+    for counter in counters {
+      let column = try session.query(
+        """
+        WITH RECURSIVE base AS (
+          SELECT t.oid, t.typtype, t.typbasetype, a.attnum, a.attnotnull, a.attgenerated <> '' OR a.attidentity <> '' AS own
+          FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+          WHERE a.attrelid = \(id)::oid AND a.attname = \(counter) AND a.attnum > 0 AND NOT a.attisdropped
+          UNION ALL
+          SELECT t.oid, t.typtype, t.typbasetype, b.attnum, b.attnotnull, b.own
+          FROM base b JOIN pg_type t ON t.oid = b.typbasetype WHERE b.typtype = 'd'
+        )
+        SELECT oid IN ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'numeric'::regtype), attnotnull, own,
+          EXISTS (SELECT FROM pg_index i WHERE i.indrelid = \(id)::oid AND i.indisprimary AND attnum = ANY (i.indkey))
+        FROM base WHERE typtype <> 'd'
+        """)
+      guard column.count == 1 else {
+        throw HubError(.usage, "\(name) has no column \(counter)", hint: "names are case-sensitive")
+      }
+      guard column.bool(0, 0), !column.bool(0, 2), !column.bool(0, 3) else {
+        throw HubError(
+          .refused, "column \(counter) of \(name) cannot count",
+          hint: "a counter is a smallint, integer, bigint or numeric outside the key, neither identity nor generated")
+      }
+      guard column.bool(0, 1) else {
+        throw HubError(
+          .refused, "column \(counter) of \(name) may be NULL, which counts nothing",
+          hint: "UPDATE it to 0 where it is NULL, then ALTER TABLE … ALTER \(quotedName(counter)) SET NOT NULL")
+      }
+    }
   }
 
   private static func checkFunction(_ session: Session, _ text: String) throws {

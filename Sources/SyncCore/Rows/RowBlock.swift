@@ -20,6 +20,36 @@ package struct ColumnBytes: Hashable, Sendable {
   }
 }
 
+/// What one actor added to a counter of a row since the row was inserted.
+package struct RowContribution: Hashable, Sendable {
+  /// The counter's number among the block's columns.
+  package var column: Int
+  /// The actor's last write that added.
+  package var dot: Dot
+  /// In all: a decimal number as PostgreSQL writes it.
+  package var sum: [UInt8]
+
+  package init(column: Int, dot: Dot, sum: [UInt8]) {
+    self.column = column
+    self.dot = dot
+    self.sum = sum
+  }
+}
+
+/// Who wrote a column of a row last, where that is not who wrote the row.
+package struct ColumnVersion: Hashable, Sendable {
+  /// The column's number among the block's columns.
+  package var column: Int
+  package var dot: Dot
+  package var stamp: Int64
+
+  package init(column: Int, dot: Dot, stamp: Int64) {
+    self.column = column
+    self.dot = dot
+    self.stamp = stamp
+  }
+}
+
 /// Row states of one table, columnar: for each row its version, then its values.
 ///
 /// Invariants (checked where a block enters from outside): every array of `versions` and every column's
@@ -38,6 +68,11 @@ package struct RowBlock: Sendable, Equatable {
   package var alive: [Bool]
   /// Full vectors, only of rows that a second actor wrote: by row number.
   package var vectors: [Int: VersionVector]
+  /// Only of rows of which a counter was added to, in the order of column and actor: by row number. A deleted row keeps
+  /// them.
+  package var contributions: [Int: [RowContribution]] = [:]
+  /// Only of rows of which columns were updated one by one since they were inserted, in the order of the columns.
+  package var columnVersions: [Int: [ColumnVersion]] = [:]
   package var columns: [ColumnBytes]
 
   package var count: Int { actors.count }

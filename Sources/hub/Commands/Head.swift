@@ -142,16 +142,17 @@ struct Tables: ParsableCommand {
           "merge": .string(table.options.merge), "on_conflict": .string(table.options.onConflict),
           "on_delete": .string(table.options.onDelete), "keys": .string(table.options.keys),
           "foreign_writes": .string(table.options.foreignWrites),
+          "counters": .array(table.options.counters.map { .string($0) }),
         ])
       }
       return print(JSONValue.array(list))
     }
     printTable(
-      ["TABLE", "DIRECTION", "MERGE", "ON CONFLICT", "ON DELETE", "KEYS"],
+      ["TABLE", "DIRECTION", "MERGE", "ON CONFLICT", "ON DELETE", "KEYS", "COUNTERS"],
       tables.map {
         [
           $0.name, $0.options.direction, $0.options.merge, $0.options.onConflict, $0.options.onDelete,
-          $0.options.keys,
+          $0.options.keys, $0.options.counters.joined(separator: ", "),
         ]
       })
   }
