@@ -108,5 +108,44 @@ extension EndToEnd {
         #expect(try company.offices.allSatisfy { try $0.connect().number("SELECT count(*) FROM hub.quarantine") == 0 })
       }
     }
+
+    @Test("§3: merged by column, what offices that were apart wrote to different columns survives everywhere")
+    func columnsAreMerged() throws {
+      let schema = """
+        CREATE TABLE customer (id int PRIMARY KEY, name text, phone text, mail text, note text);
+        INSERT INTO customer SELECT g, 'n', 'p', 'm', NULL FROM generate_series(1, 200) g;
+        """
+      try Company.with(branches: 2, schema: schema, tracks: [["customer", "--merge", "columns"]]) { company in
+        let (head, a, b) = (company.head, company["a"], company["b"])
+        try company.settle(["customer"])
+        for office in company.offices { #expect(try office.stop() == 0) }
+        try head.run("UPDATE customer SET name = 'head'")
+        try a.run("UPDATE customer SET phone = 'a'; UPDATE customer SET note = 'a' WHERE id <= 10")
+        try b.run("UPDATE customer SET mail = 'b'; UPDATE customer SET note = 'b' WHERE id <= 10")
+        for office in company.offices { try office.start() }
+        for office in company.offices {
+          try company.eventually(
+            office, "SELECT count(*) FROM customer WHERE (name, phone, mail) = ('head', 'a', 'b')", is: "200")
+        }
+        try company.settle(["customer"])
+        let log = try head.connect().run(
+          """
+          SELECT count(DISTINCT key), count(*), string_agg(DISTINCT loser ->> 'column', ','), bool_and(winner ? 'row')
+          FROM hub.conflict
+          """)
+        #expect(log.first?.map { $0 ?? "" } == ["10", "10", "note", "t"], "\(log)")
+        #expect(try a.connect().value("SELECT string_agg(DISTINCT note, ',') FROM customer") == "b")
+        // An office that joins now takes the columns' writers with it.
+        let late = try company.open("late", cluster: 4)
+        try company.join(late)
+        try late.start()
+        try late.run("UPDATE customer SET phone = 'late' WHERE id = 1")
+        try a.run("UPDATE customer SET name = 'a' WHERE id = 1")
+        for office in company.offices {
+          try company.eventually(office, "SELECT name || phone FROM customer WHERE id = 1", is: "alate")
+        }
+        #expect(try head.connect().number("SELECT count(*) FROM hub.conflict") == 10)
+      }
+    }
   }
 }

@@ -89,7 +89,7 @@ import Testing
       (HubError.Code.usage, { $0.direction = "sideways" }), (.usage, { $0.merge = "cell" }),
       (.usage, { $0.onConflict = "luck" }),
       (.usage, { $0.onDelete = "?" }), (.usage, { $0.keys = "" }), (.usage, { $0.foreignWrites = "allow" }),
-      (.usage, { $0.onConflict = "function:f" }), (.unsupported, { $0.merge = "columns" }),
+      (.usage, { $0.onConflict = "function:f" }),
       (.usage, { $0.counters = ["a"] }), (.unsupported, { $0.originColumn = "office" }),
     ] as [(HubError.Code, (inout TrackingOptions) -> Void)] {
       var options = TrackingOptions()

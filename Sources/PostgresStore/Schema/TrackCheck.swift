@@ -130,12 +130,8 @@ package enum TrackCheck {
     try require("on-delete", options.onDelete, ["update", "delete"])
     try require("keys", options.keys, ["stride", "as-is"])
     try require("foreign-writes", options.foreignWrites, ["refuse", "ignore"])
-    let later: [(asked: Bool, flag: String)] = [
-      (options.merge == "columns", "--merge columns"),
-      (options.originColumn != nil, "--origin-column"),
-    ]
-    for (asked, flag) in later where asked {
-      throw HubError(.unsupported, "\(flag): not in this version")
+    guard options.originColumn == nil else {
+      throw HubError(.unsupported, "--origin-column: not in this version")
     }
     if options.conflictFunction == nil {
       try require("on-conflict", options.onConflict, ["latest", "head", "branch", "function:NAME"])
