@@ -11,48 +11,52 @@ extension Capture {
     }
   }
 
+  /// Plans that look at version rows by their key, whatever a session planned first: a bulk update's plan is kept, and
+  /// would read the whole version table for the single row that is updated next.
+  static let plans = "SET enable_hashjoin = off SET enable_mergejoin = off SET enable_seqscan = off"
+
   /// Rows that live under the key that they had. Of several images of a row in one statement the differences add up to
-  /// the last less the first. `*<>` compares images: it takes every type, and 1.0 and 1.00 differ. An update that
-  /// changed nothing is no write.
+  /// the last less the first, and each image is compared with the one before it. `*<>` compares images: it takes every
+  /// type, and 1.0 and 1.00 differ. An update that changed nothing is no write.
   static func comparing(_ table: TableInfo, _ office: String) -> String {
     let counters = table.counters
-    let keys = table.keyColumns.enumerated().map { "s.\(quotedName($1.name)) AS k\($0 + 1)" }.joined(separator: ", ")
-    let old = table.keyColumns.map { "o.\(quotedName($0.name))" }.joined(separator: ", ")
     let names = (1...table.keyCount).map { "k\($0)" }.joined(separator: ", ")
-    let pairs = table.keyJoin({ "o.\(quotedName($1.name))" }, { "s.\(quotedName($1.name))" })
-    let here = table.keyJoin({ index, _ in "p.k\(index + 1)" }, { index, _ in "d.k\(index + 1)" })
     let versions = table.keyJoin({ index, _ in "v.k\(index + 1)" }, { index, _ in "u.k\(index + 1)" })
-    func amounts(_ alias: String, _ sign: String) -> String {
-      counters.enumerated()
-        .map { ", \(sign)coalesce(\(alias).\(quotedName($1.name)), 0)::numeric AS d\($0 + 1)" }.joined()
+    let amounts = counters.indices.map { "d\($0 + 1)" }
+    let images = images(table)
+    func rows(_ alias: String, _ isNew: Bool) -> String {
+      let keys = table.keyColumns.enumerated().map { "\(alias).\(quotedName($1.name)) AS k\($0 + 1)" }
+      let values = zip(counters, amounts).map {
+        "\(isNew ? "" : "-")coalesce(\(alias).\(quotedName($0.name)), 0)::numeric AS \($1)"
+      }
+      let records = images.map { image in
+        "ROW(\(image.columns.map { "\(alias).\(quotedName($0.name))" }.joined(separator: ", ")))::record AS \(image.name)"
+      }
+      let list = (keys + ["\(isNew) AS is_new"] + values + records).joined(separator: ", ")
+      return "SELECT \(list) FROM \(isNew ? "new_rows" : "old_rows") \(alias)"
     }
-    let sums = counters.indices.map { ", sum(d\($0 + 1)) AS d\($0 + 1)" }.joined()
-    let added = counters.indices.map { "u.d\($0 + 1)" }.joined(separator: ", ")
-    let isAdded = counters.indices.map { " OR d.d\($0 + 1) <> 0" }.joined()
-    let differences =
-      counters.isEmpty
-      ? ""
-      : """
-      JOIN (SELECT \(names)\(sums) FROM (
-          SELECT \(keys)\(amounts("s", "")) FROM new_rows s UNION ALL SELECT \(old)\(amounts("o", "-")) FROM old_rows o
-        ) AS e GROUP BY \(names)) AS d ON \(here)
-      """
+    let differences = images.map { ", \($0.name) OPERATOR(pg_catalog.*<>) lag(\($0.name)) OVER w AS \($0.name)" }
+    let sums = amounts.map { ", sum(\($0)) AS \($0)" }.joined()
+    let isAdded = amounts.map { " OR d.\($0) <> 0" }.joined()
     let contributions =
       counters.isEmpty
       ? ""
       : """
       , contributions = hub.contributions_with(v.contributions, u.own, u.n,
-          ARRAY[\(counters.map { String($0.number) }.joined(separator: ", "))], ARRAY[\(added)])
+          ARRAY[\(counters.map { String($0.number) }.joined(separator: ", "))],
+          ARRAY[\(amounts.map { "u." + $0 }.joined(separator: ", "))])
       """
-    let columns = counters.indices.map { ", d.d\($0 + 1)" }.joined()
     return """
       UPDATE \(table.versions) AS v SET \(registers(table)), xid = u.xact, echo = false\(contributions)
       FROM (
-        SELECT p.*\(columns), c.own, c.clock, c.xact, nextval('hub.dot') AS n FROM (
-          SELECT \(keys), \(changes(table)) AS changed FROM new_rows s JOIN old_rows o ON \(pairs)
-          GROUP BY \((1...table.keyCount).map(String.init).joined(separator: ", "))
-        ) AS p \(differences), \(office)
-        WHERE \(table.isMergedByColumn ? "p.changed <> '{}'" : "p.changed")\(isAdded) OFFSET 0
+        SELECT d.*, c.own, c.clock, c.xact, nextval('hub.dot') AS n FROM (
+          SELECT \(names)\(sums), \(changes(table)) AS changed FROM (
+            SELECT \(names), is_new\(amounts.map { ", " + $0 }.joined())\(differences.joined()) FROM (
+              \(rows("o", false)) UNION ALL \(rows("s", true))
+            ) AS e WINDOW w AS (PARTITION BY \(names) ORDER BY is_new)
+          ) AS f GROUP BY \(names) HAVING bool_or(is_new) AND NOT bool_and(is_new)
+        ) AS d, \(office)
+        WHERE \(table.isMergedByColumn ? "d.changed <> '{}'" : "d.changed")\(isAdded) OFFSET 0
       ) AS u
       WHERE v.alive AND \(versions);
       """
@@ -64,19 +68,18 @@ extension Capture {
     return " WHERE NOT EXISTS (SELECT FROM \(table.versions) w WHERE w.alive AND \(join))"
   }
 
+  /// What is compared as one thing: all columns that are no counters, or each.
+  private static func images(_ table: TableInfo) -> [(name: String, columns: [TableInfo.Column])] {
+    let columns = table.registers
+    if table.isMergedByColumn { return columns.map { ("r\($0.number)", [$0]) } }
+    return columns.isEmpty ? [] : [("r0", columns)]
+  }
+
   /// Whether a column that is no counter changed; merged by column: the numbers of those that did.
   private static func changes(_ table: TableInfo) -> String {
-    func differ(_ columns: [TableInfo.Column]) -> String {
-      let (old, new) = ("o", "s")
-      func row(_ alias: String) -> String {
-        "ROW(" + columns.map { "\(alias).\(quotedName($0.name))" }.joined(separator: ", ") + ")::record"
-      }
-      return "bool_or(\(row(old)) OPERATOR(pg_catalog.*<>) \(row(new)))"
-    }
-    let columns = table.registers
-    guard table.isMergedByColumn else { return columns.isEmpty ? "false" : differ(columns) }
-    let numbers = columns.map { "CASE WHEN \(differ([$0])) THEN \($0.number) END" }.joined(separator: ", ")
-    return "array_remove(ARRAY[\(numbers)]::bigint[], NULL)"
+    guard table.isMergedByColumn else { return table.registers.isEmpty ? "false" : "coalesce(bool_or(r0), false)" }
+    let numbers = table.registers.map { "CASE WHEN bool_or(r\($0.number)) THEN \($0.number) END" }
+    return "array_remove(ARRAY[\(numbers.joined(separator: ", "))]::bigint[], NULL)"
   }
 
   /// A counter's increment does not move the row's own register, so that it meets no other write in conflict.

@@ -52,7 +52,7 @@ package enum Capture {
     try session.script(
       """
       CREATE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-      SET search_path = pg_catalog, pg_temp AS \(quotedLiteral(body));
+      SET search_path = pg_catalog, pg_temp \(table.comparesUpdates ? plans : "") AS \(quotedLiteral(body));
       REVOKE EXECUTE ON FUNCTION \(function)() FROM PUBLIC;
       """)
     for (event, referencing) in [
