@@ -56,6 +56,8 @@ package actor OfficeService {
   /// Who asked whether everything is sent, and when.
   var answers: [(office: String, nonce: Int64, at: ContinuousClock.Instant)] = []
   var lastSnapshot = ""
+  /// A batch or a short window is being read and sent: their order in a queue is the order of their snapshots.
+  var isFeedTaken = false
   var pace: PaceMachine
   /// When the last look began that found nothing unsent; nil: rows were found since.
   var emptyLookAt: ContinuousClock.Instant?
