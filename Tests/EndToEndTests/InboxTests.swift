@@ -95,7 +95,6 @@ extension EndToEnd {
         }
         guard let uu = entries.first(where: { key($0, "id") == "uu" }) else { throw Failed("\(entries)") }
         let shown = try head.must("conflicts", "show", id(uu)).output
-        say(shown)
         for words in [
           "update_origin_differs", "HEAD'S COPY", "a (won)", "later write wins (latest)", "* ", "head:", "a:",
         ] {
