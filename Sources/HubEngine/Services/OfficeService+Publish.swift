@@ -160,6 +160,7 @@ extension OfficeService {
   func beat(for office: String?, nonce: Int64 = 0, answerTo: Int64 = 0) -> Beat {
     Beat(
       session: outbound.session ?? SessionID(rawValue: 0), last: outbound.last,
-      applied: office.flatMap { applied(of: $0) }, nonce: nonce, answerTo: answerTo, isPaused: identity.isPaused)
+      applied: office.flatMap { applied(of: $0) }, nonce: nonce, answerTo: answerTo, isPaused: identity.isPaused,
+      conflicts: isHead ? 0 : headPeer?.record.conflictsAt ?? 0)
   }
 }

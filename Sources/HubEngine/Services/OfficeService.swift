@@ -34,6 +34,8 @@ package actor OfficeService {
     /// Of a pull that was sent.
     var reminder = Reminder()
     var isAcknowledgementUnsaved = false
+    /// Head: what of the conflict log goes to this branch.
+    var conflicts = ConflictDelivery()
   }
 
   let store: any ChangeStore
@@ -84,7 +86,7 @@ package actor OfficeService {
   var syncs: [(id: Int64, deadline: ContinuousClock.Instant)] = []
   /// Under way: they wait for everything to be sent.
   var synchronisations = 0
-  var quarantineMayMove = true
+  var quarantine = QuarantineMachine()
   var failure: HubError?
   /// Head has removed this office.
   var departed = false

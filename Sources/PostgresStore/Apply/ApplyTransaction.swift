@@ -60,7 +60,7 @@ struct ApplyTransaction {
       let all = block.columns.map { $0.value(0) }
       let key = JSONValue.row(Array(names.prefix(block.keyCount)), Array(all.prefix(block.keyCount)))
         .description
-      let values = JSONValue.row(names, all).description
+      let values = JSONValue.row(names, all, bytes: 65_536).description
       try session.hot(
         """
         INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state)

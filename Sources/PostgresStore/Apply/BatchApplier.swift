@@ -103,7 +103,10 @@ final class BatchApplier {
       try applier.writeVersions(plan.writes)
     }
     let decided = plan.decided.filter { !left.contains($0.row) }
-    if !decided.isEmpty { try logConflicts(applier, decided) }
+    if !decided.isEmpty {
+      let dots = Dictionary(plan.writes.map { ($0.row, $0.dot) }) { $1 }
+      try logConflicts(applier, decided.map { (dots[$0.row] ?? applier.block.dot($0.row), $0.row, $0.conflict) })
+    }
     note(applier, left.isEmpty ? plan.writes : plan.writes.filter { !left.contains($0.row) })
     counts.held += plan.held.count
     counts.restamped += plan.restamped
@@ -230,20 +233,25 @@ final class BatchApplier {
     return office
   }
 
+  /// Each entry with the dot of the row that came of it, and notices for the branches that wrote one of the copies.
   private func logConflicts(
-    _ applier: TableApplier, _ decided: [(row: Int, conflict: DecidedConflict<RowValues>)]
+    _ applier: TableApplier, _ decided: [(dot: Dot, row: Int, conflict: DecidedConflict<RowValues>)]
   ) throws {
     counts.conflicts += decided.count
     let head = try session.query("SELECT name FROM hub.office").text(0, 0)
-    for (row, one) in decided {
+    for (dot, row, one) in decided {
       let block = applier.block
       let names = block.columnNames
       let key = JSONValue.row(
         Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(row) })
+      func office(_ side: Side) throws -> String {
+        try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)
+      }
       func side(_ side: Side) throws -> String {
         let state = one.conflict.row(of: side)
         return JSONValue.fields([
-          "office": .string(try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)),
+          "office": .string(try office(side)),
+          "actor": .string(String(one.conflict.version(of: side).dot.actor.rawValue)),
           "row": state.registers[0].map { .row(names, $0.value) } ?? .null,
           "vector": .object(
             state.vector.dots.map { JSONValue.Member(String($0.actor.rawValue), .integer($0.n)) }),
@@ -253,9 +261,15 @@ final class BatchApplier {
       let winner = one.winner ?? .local
       try session.query(
         """
-        INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser)
-        VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
-          \(one.reason.rawValue), \(try side(winner))::jsonb, \(try side(winner.other))::jsonb)
+        WITH entry AS (
+          INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser, head_copy, decided_actor, decided_n)
+          VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue),
+            \(applier.table.options.onConflict), \(one.reason.rawValue), \(try side(winner))::jsonb,
+            \(try side(winner.other))::jsonb, \(winner == .local ? "winner" : "loser"), \(dot.actor.rawValue), \(dot.n))
+          RETURNING id)
+        INSERT INTO hub.conflict_notice (office, conflict)
+        SELECT DISTINCT office, id FROM entry, unnest(ARRAY[\(try office(.local)), \(try office(.incoming))]) AS office
+        WHERE office <> \(head)
         """)
     }
   }
