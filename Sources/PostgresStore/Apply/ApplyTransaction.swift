@@ -48,9 +48,14 @@ struct ApplyTransaction {
   static func begin(_ session: Session) throws {
     try session.script(
       """
-      SET LOCAL session_replication_role = replica; SET LOCAL hub.applying = 'on'; SET LOCAL lock_timeout = '600ms';
-      SET LOCAL synchronous_commit = on
+      SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '600ms'; SET LOCAL synchronous_commit = on
       """)
+    try passCapture(session)
+  }
+
+  /// Until the transaction ends, capture takes its writes for hub's.
+  static func passCapture(_ session: Session) throws {
+    try session.hot("SELECT set_config('hub.applying', applying, true) FROM hub.office")
   }
 
   private func quarantine(_ refused: [RefusedRow]) throws {

@@ -82,7 +82,8 @@ package struct QuarantineRelease {
 
   /// The row here, or its absence, gets a version of this office's own that has seen the refused one.
   private func absorb(_ refused: RowBlock, _ table: TableInfo) throws {
-    try session.script("SET LOCAL session_replication_role = replica; SET LOCAL hub.applying = 'on'")
+    try session.script("SET LOCAL session_replication_role = replica")
+    try ApplyTransaction.passCapture(session)
     let applier = try TableApplier(
       session: session, table: table, block: Self.keysAlone(refused), refusesMissing: true)
     let exists = try applier.lockRows()[0]

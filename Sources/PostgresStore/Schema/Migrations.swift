@@ -35,6 +35,8 @@ package enum Migrations {
     CREATE TABLE hub.office (
       only_row bool PRIMARY KEY DEFAULT true CHECK (only_row),
       name text NOT NULL, role text NOT NULL CHECK (role IN ('head', 'branch')),
+      -- What hub.applying holds while hub itself writes; a secret, so that nobody else gets round capture by chance.
+      applying text NOT NULL DEFAULT gen_random_uuid()::text,
       actor bigint NOT NULL, server_started timestamptz NOT NULL, table_identity oid NOT NULL,
       head text NOT NULL, residue int NOT NULL, catalogue_version bigint NOT NULL DEFAULT 0,
       session bigint, joined bool NOT NULL DEFAULT false, paused bool NOT NULL DEFAULT false);
