@@ -59,11 +59,11 @@ package indirect enum JSONValue: Sendable, Equatable, CustomStringConvertible {
     return out + "\""
   }
 
-  /// A row for reading: names and texts; values longer than 64 KiB are cut.
-  package static func row(_ names: [String], _ values: [[UInt8]?]) -> JSONValue {
+  /// A row by its columns' names, values as texts; cut to `bytes` each for reading.
+  package static func row(_ names: [String], _ values: [[UInt8]?], bytes: Int = .max) -> JSONValue {
     .object(
       zip(names, values).map { name, value in
-        Member(name, value.map { .string(String(decoding: $0.prefix(65_536), as: UTF8.self)) } ?? .null)
+        Member(name, value.map { .string(String(decoding: $0.prefix(bytes), as: UTF8.self)) } ?? .null)
       })
   }
 }

@@ -47,6 +47,11 @@ package enum Limits {
   package static let tableNameBytesMax = 2 * 63 + 1
   package static let columnNameBytesMax = 63
   package static let errorTextBytesMax = 2_000
+  /// One entry of the conflict log on its way to a branch; of larger rows it holds the values' beginnings.
+  package static let conflictEntryBytesMax = 8 * 1024 * 1024
+  /// Entries, and bytes of entries, in one message.
+  package static let conflictEntriesMax = 500
+  package static let conflictBytesMax = 2 * 1024 * 1024
   package static let officesMax = 1_000
   package static let prefetchMax = 16
   package static let unconfirmedMessagesMax = 32
@@ -63,6 +68,12 @@ package enum Limits {
   /// Batches on their way before their sender slows down, and how slow it gets.
   package static let unacknowledgedBatches: Int64 = 8
   package static let batchEveryMax: Duration = .seconds(30)
+  /// Conflict entries that a branch does not report within this are sent again.
+  package static let conflictEntriesWithin: Duration = .seconds(15)
+  /// Rows in quarantine are tried at least this often, whether or not something changed.
+  package static let quarantineEvery: Duration = .seconds(30)
+  /// How often somebody looks whether the tables of quarantined rows were altered.
+  package static let quarantineLookEvery: Duration = .seconds(5)
   /// An acknowledgement is sent at most this often while nothing waits for it.
   package static let acknowledgeEvery: Duration = .milliseconds(200)
   /// Below PostgreSQL's deadlock_timeout: hub gives way.

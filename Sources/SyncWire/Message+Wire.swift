@@ -28,6 +28,11 @@ extension Message {
         out.nonce = nonce
         out.reason = Checks.shortened(reason, to: Limits.errorTextBytesMax)
         return .removed(out)
+      case .conflicts(let message): return .conflicts(try message.wire)
+      case .restate(let blocks):
+        var out = Hub_Wire_Restate()
+        out.tables = try blocks.wire
+        return .restate(out)
       }
     }
   }
@@ -49,6 +54,8 @@ extension Message {
     case .removed(let message):
       try Checks.text(message.reason, "a reason", max: Limits.errorTextBytesMax, mayBeEmpty: true)
       self = .removed(nonce: message.nonce, reason: message.reason)
+    case .conflicts(let message): self = .conflicts(try ConflictEntries(wire: message))
+    case .restate(let message): self = .restate(try [RowBlock](wire: message.tables))
     case .stored: throw .unknownKind(field: nil)
     }
   }
@@ -101,6 +108,7 @@ extension Hello {
       out.last = try last.wire
       out.catalogueVersion = catalogueVersion
       out.hubVersion = hubVersion
+      out.conflicts = conflicts
       return out
     }
   }
@@ -110,13 +118,14 @@ extension Hello {
       nonce: wire.nonce, session: wire.session == 0 ? nil : SessionID(rawValue: wire.session),
       at: try BatchReference(wire: wire.at, isThere: wire.hasAt),
       last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
-      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion)
+      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion, conflicts: wire.conflicts)
     try check()
   }
 
   private func check() throws(WireError) {
     try Checks.number(catalogueVersion, "a catalogue's version")
     try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
+    try Checks.number(conflicts, "a conflict entry's number")
   }
 }
 
@@ -220,6 +229,8 @@ extension Beat {
       out.nonce = nonce
       out.answerTo = answerTo
       out.paused = isPaused
+      try Checks.number(conflicts, "a conflict entry's number")
+      out.conflicts = conflicts
       return out
     }
   }
@@ -229,7 +240,33 @@ extension Beat {
       session: SessionID(rawValue: wire.session),
       last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
       applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil, nonce: wire.nonce,
-      answerTo: wire.answerTo, isPaused: wire.paused)
+      answerTo: wire.answerTo, isPaused: wire.paused, conflicts: wire.conflicts)
+    try Checks.number(conflicts, "a conflict entry's number")
+  }
+}
+
+extension ConflictEntries {
+  fileprivate var wire: Hub_Wire_ConflictEntries {
+    get throws(WireError) {
+      try check()
+      var out = Hub_Wire_ConflictEntries()
+      out.after = after
+      out.last = last
+      out.more = more
+      out.entries = entries
+      return out
+    }
+  }
+
+  fileprivate init(wire: Hub_Wire_ConflictEntries) throws(WireError) {
+    self.init(after: wire.after, last: wire.last, more: wire.more, entries: wire.entries)
+    try check()
+  }
+
+  private func check() throws(WireError) {
+    try Checks.number(after, "a conflict entry's number")
+    try Checks.number(last, "a conflict entry's number", from: after)
+    for entry in entries { try Checks.text(entry, "a conflict entry", max: Limits.conflictEntryBytesMax) }
   }
 }
 

@@ -32,6 +32,9 @@ package enum Message: Sendable, Equatable {
   case enrolled(Enrolled)
   case leave(nonce: Int64)
   case removed(nonce: Int64, reason: String)
+  case conflicts(ConflictEntries)
+  /// A branch wants these rows again; keys alone.
+  case restate([RowBlock])
 }
 
 extension Message {
@@ -40,7 +43,8 @@ extension Message {
     switch self {
     case .batch(let part): part.header.session
     case .beat(let beat): beat.session
-    case .acknowledgement, .pull, .hello, .welcome, .rehello, .window, .catalogue, .enrol, .enrolled, .leave, .removed:
+    case .acknowledgement, .pull, .hello, .welcome, .rehello, .window, .catalogue, .enrol, .enrolled, .leave, .removed,
+      .conflicts, .restate:
       nil
     }
   }
@@ -68,10 +72,12 @@ package struct Hello: Sendable, Hashable {
   package var last: BatchReference
   package var catalogueVersion: Int64
   package var hubVersion: String
+  /// The last entry of the conflict log that the branch has.
+  package var conflicts: Int64
 
   package init(
     nonce: Int64, session: SessionID?, at: BatchReference, last: BatchReference, catalogueVersion: Int64,
-    hubVersion: String
+    hubVersion: String, conflicts: Int64 = 0
   ) {
     self.nonce = nonce
     self.session = session
@@ -79,6 +85,7 @@ package struct Hello: Sendable, Hashable {
     self.last = last
     self.catalogueVersion = catalogueVersion
     self.hubVersion = hubVersion
+    self.conflicts = conflicts
   }
 }
 
@@ -159,10 +166,12 @@ package struct Beat: Sendable, Hashable {
   package var nonce: Int64
   package var answerTo: Int64
   package var isPaused: Bool
+  /// Of a branch: the last entry of the conflict log that it has.
+  package var conflicts: Int64
 
   package init(
     session: SessionID, last: BatchReference, applied: StreamPosition?, nonce: Int64 = 0, answerTo: Int64 = 0,
-    isPaused: Bool = false
+    isPaused: Bool = false, conflicts: Int64 = 0
   ) {
     self.session = session
     self.last = last
@@ -170,6 +179,7 @@ package struct Beat: Sendable, Hashable {
     self.nonce = nonce
     self.answerTo = answerTo
     self.isPaused = isPaused
+    self.conflicts = conflicts
   }
 }
 

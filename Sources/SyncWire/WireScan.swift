@@ -22,7 +22,7 @@ struct WireScan {
 
   /// The messages that hold repeated fields, and their numbers in the .proto.
   private enum Shape {
-    case envelope, batch, window, stored, rows, vector, values, contributions, columnVersions, catalogue, table
+    case envelope, batch, window, stored, restate, rows, vector, values, contributions, columnVersions, catalogue, table
 
     enum Content {
       case message(Shape)
@@ -36,8 +36,9 @@ struct WireScan {
       case (.envelope, 13): .message(.batch)
       case (.envelope, 17): .message(.window)
       case (.envelope, 18): .message(.catalogue)
+      case (.envelope, 24): .message(.restate)
       case (.envelope, 100): .message(.stored)
-      case (.batch, 10), (.window, 13), (.stored, 1): .message(.rows)
+      case (.batch, 10), (.window, 13), (.stored, 1), (.restate, 1): .message(.rows)
       case (.rows, 4), (.vector, 2), (.contributions, 3), (.columnVersions, 3): .fixed64
       case (.rows, 5), (.rows, 6), (.vector, 3), (.values, 2): .varints
       case (.contributions, 1), (.contributions, 2), (.contributions, 4): .varints

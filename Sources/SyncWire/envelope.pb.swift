@@ -170,6 +170,22 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     set {_uniqueStorage()._message = .removed(newValue)}
   }
 
+  package var conflicts: Hub_Wire_ConflictEntries {
+    get {
+      if case .conflicts(let v)? = _storage._message {return v}
+      return Hub_Wire_ConflictEntries()
+    }
+    set {_uniqueStorage()._message = .conflicts(newValue)}
+  }
+
+  package var restate: Hub_Wire_Restate {
+    get {
+      if case .restate(let v)? = _storage._message {return v}
+      return Hub_Wire_Restate()
+    }
+    set {_uniqueStorage()._message = .restate(newValue)}
+  }
+
   /// never sent: rows that an office keeps for itself (staged, quarantined)
   package var stored: Hub_Wire_StoredRows {
     get {
@@ -195,6 +211,8 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     case enrolled(Hub_Wire_Enrolled)
     case leave(Hub_Wire_Leave)
     case removed(Hub_Wire_Removed)
+    case conflicts(Hub_Wire_ConflictEntries)
+    case restate(Hub_Wire_Restate)
     /// never sent: rows that an office keeps for itself (staged, quarantined)
     case stored(Hub_Wire_StoredRows)
 
@@ -278,6 +296,9 @@ package nonisolated struct Hub_Wire_Hello: Sendable {
   package var catalogueVersion: Int64 = 0
 
   package var hubVersion: String = String()
+
+  /// the last conflict entry that the branch has
+  package var conflicts: Int64 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -472,6 +493,9 @@ package nonisolated struct Hub_Wire_Beat: Sendable {
   package var answerTo: Int64 = 0
 
   package var paused: Bool = false
+
+  /// of a branch: the last conflict entry that it has
+  package var conflicts: Int64 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -945,6 +969,43 @@ package nonisolated struct Hub_Wire_Removed: Sendable {
   package init() {}
 }
 
+/// head to that branch: entries of the conflict log that concern it
+package nonisolated struct Hub_Wire_ConflictEntries: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// the branch must have this entry as its last
+  package var after: Int64 = 0
+
+  /// and has this one then
+  package var last: Int64 = 0
+
+  /// others are waiting
+  package var more: Bool = false
+
+  /// a JSON object each
+  package var entries: [String] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+/// branch to head: send these rows again
+package nonisolated struct Hub_Wire_Restate: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// dead rows: keys alone
+  package var tables: [Hub_Wire_TableRows] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
 /// What `hub invite` prints and `hub join` reads; travels as text, not in an Envelope.
 package nonisolated struct Hub_Wire_Invitation: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -986,7 +1047,7 @@ fileprivate nonisolated let _protobuf_package = "hub.wire"
 
 nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Envelope"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{2}N\u{1}stored\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{2}L\u{1}stored\0")
 
   fileprivate class _StorageClass {
     var _protocol: UInt32 = 0
@@ -1200,6 +1261,32 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
             _storage._message = .removed(v)
           }
         }()
+        case 23: try {
+          var v: Hub_Wire_ConflictEntries?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .conflicts(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .conflicts(v)
+          }
+        }()
+        case 24: try {
+          var v: Hub_Wire_Restate?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .restate(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .restate(v)
+          }
+        }()
         case 100: try {
           var v: Hub_Wire_StoredRows?
           var hadOneofValue = false
@@ -1289,6 +1376,14 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
       case .removed?: try {
         guard case .removed(let v)? = _storage._message else { preconditionFailure() }
         try visitor.visitSingularMessageField(value: v, fieldNumber: 22)
+      }()
+      case .conflicts?: try {
+        guard case .conflicts(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 23)
+      }()
+      case .restate?: try {
+        guard case .restate(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 24)
       }()
       case .stored?: try {
         guard case .stored(let v)? = _storage._message else { preconditionFailure() }
@@ -1395,7 +1490,7 @@ nonisolated extension Hub_Wire_StreamPosition: SwiftProtobuf.Message, SwiftProto
 
 nonisolated extension Hub_Wire_Hello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Hello"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}session\0\u{1}at\0\u{1}last\0\u{3}catalogue_version\0\u{3}hub_version\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}session\0\u{1}at\0\u{1}last\0\u{3}catalogue_version\0\u{3}hub_version\0\u{1}conflicts\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1409,6 +1504,7 @@ nonisolated extension Hub_Wire_Hello: SwiftProtobuf.Message, SwiftProtobuf._Mess
       case 4: try { try decoder.decodeSingularMessageField(value: &self._last) }()
       case 5: try { try decoder.decodeSingularInt64Field(value: &self.catalogueVersion) }()
       case 6: try { try decoder.decodeSingularStringField(value: &self.hubVersion) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self.conflicts) }()
       default: break
       }
     }
@@ -1437,6 +1533,9 @@ nonisolated extension Hub_Wire_Hello: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if !self.hubVersion.isEmpty {
       try visitor.visitSingularStringField(value: self.hubVersion, fieldNumber: 6)
     }
+    if self.conflicts != 0 {
+      try visitor.visitSingularInt64Field(value: self.conflicts, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1447,6 +1546,7 @@ nonisolated extension Hub_Wire_Hello: SwiftProtobuf.Message, SwiftProtobuf._Mess
     if lhs._last != rhs._last {return false}
     if lhs.catalogueVersion != rhs.catalogueVersion {return false}
     if lhs.hubVersion != rhs.hubVersion {return false}
+    if lhs.conflicts != rhs.conflicts {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -1671,7 +1771,7 @@ nonisolated extension Hub_Wire_Acknowledgement: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Beat"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}last\0\u{1}applied\0\u{1}nonce\0\u{3}answer_to\0\u{1}paused\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}last\0\u{1}applied\0\u{1}nonce\0\u{3}answer_to\0\u{1}paused\0\u{1}conflicts\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -1685,6 +1785,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 4: try { try decoder.decodeSingularSFixed64Field(value: &self.nonce) }()
       case 5: try { try decoder.decodeSingularSFixed64Field(value: &self.answerTo) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.paused) }()
+      case 7: try { try decoder.decodeSingularInt64Field(value: &self.conflicts) }()
       default: break
       }
     }
@@ -1713,6 +1814,9 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.paused != false {
       try visitor.visitSingularBoolField(value: self.paused, fieldNumber: 6)
     }
+    if self.conflicts != 0 {
+      try visitor.visitSingularInt64Field(value: self.conflicts, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -1723,6 +1827,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.nonce != rhs.nonce {return false}
     if lhs.answerTo != rhs.answerTo {return false}
     if lhs.paused != rhs.paused {return false}
+    if lhs.conflicts != rhs.conflicts {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2607,6 +2712,81 @@ nonisolated extension Hub_Wire_Removed: SwiftProtobuf.Message, SwiftProtobuf._Me
   package static func ==(lhs: Hub_Wire_Removed, rhs: Hub_Wire_Removed) -> Bool {
     if lhs.nonce != rhs.nonce {return false}
     if lhs.reason != rhs.reason {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_ConflictEntries: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".ConflictEntries"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}after\0\u{1}last\0\u{1}more\0\u{1}entries\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.after) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.last) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.more) }()
+      case 4: try { try decoder.decodeRepeatedStringField(value: &self.entries) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.after != 0 {
+      try visitor.visitSingularInt64Field(value: self.after, fieldNumber: 1)
+    }
+    if self.last != 0 {
+      try visitor.visitSingularInt64Field(value: self.last, fieldNumber: 2)
+    }
+    if self.more != false {
+      try visitor.visitSingularBoolField(value: self.more, fieldNumber: 3)
+    }
+    if !self.entries.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.entries, fieldNumber: 4)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_ConflictEntries, rhs: Hub_Wire_ConflictEntries) -> Bool {
+    if lhs.after != rhs.after {return false}
+    if lhs.last != rhs.last {return false}
+    if lhs.more != rhs.more {return false}
+    if lhs.entries != rhs.entries {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_Restate: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".Restate"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tables\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.tables.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_Restate, rhs: Hub_Wire_Restate) -> Bool {
+    if lhs.tables != rhs.tables {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

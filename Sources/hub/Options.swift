@@ -100,3 +100,26 @@ func printTable(_ header: [String], _ rows: [[String]]) {
     print(cells.joined(separator: "  "))
   }
 }
+
+/// For one line of a table.
+func shortened(_ text: String, to most: Int = 60) -> String {
+  let line = String(text.map { $0.isNewline ? " " : $0 })
+  return line.count > most ? line.prefix(most - 1) + "…" : line
+}
+
+/// A file's text; `-` is standard input.
+func readFile(_ path: String) throws -> String {
+  let descriptor = path == "-" ? 0 : open(path, O_RDONLY | O_CLOEXEC)
+  guard descriptor >= 0 else {
+    throw HubError(.usage, "cannot read \(path): \(String(cString: strerror(errno)))", hint: "give a JSON file")
+  }
+  defer { if descriptor != 0 { close(descriptor) } }
+  var bytes: [UInt8] = []
+  var buffer = [UInt8](repeating: 0, count: 65_536)
+  while true {
+    let count = read(descriptor, &buffer, buffer.count)
+    guard count > 0 else { break }
+    bytes += buffer[..<count]
+  }
+  return String(decoding: bytes, as: UTF8.self)
+}

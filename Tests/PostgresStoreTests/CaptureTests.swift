@@ -164,6 +164,15 @@ import Testing
     #expect(try rows(office) == ["3"])
   }
 
+  @Test("CAP-04: who sets hub.applying to what he likes is captured all the same")
+  func nobodyElsePassesCapture() throws {
+    let office = try office()
+    for (id, value) in ["on", "''", "true"].enumerated() {
+      try office.application.script("SET hub.applying = \(value); INSERT INTO t VALUES (\(id), 'a')")
+      #expect(try rows(office) == ["\(id)"])
+    }
+  }
+
   @Test("CAP-04: writes under DISABLE TRIGGER are not seen; the next write of the row sends all of it")
   func disabledTriggers() throws {
     let office = try office()

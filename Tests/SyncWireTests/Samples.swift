@@ -114,7 +114,7 @@ enum Sample {
       .hello(
         Hello(
           nonce: 5, session: SessionID(rawValue: -6), at: .origin, last: reference, catalogueVersion: 3,
-          hubVersion: "1.2")),
+          hubVersion: "1.2", conflicts: 5)),
       .hello(
         Hello(nonce: 5, session: nil, at: reference, last: .origin, catalogueVersion: 0, hubVersion: "")),
       .welcome(
@@ -132,7 +132,10 @@ enum Sample {
       .beat(
         Beat(
           session: SessionID(rawValue: 2), last: reference, applied: position, nonce: 4, answerTo: 5,
-          isPaused: true)),
+          isPaused: true, conflicts: 77)),
+      .conflicts(ConflictEntries(after: 7, last: 12, more: true, entries: ["{\"id\":3}", "{}"])),
+      .conflicts(ConflictEntries(after: 0, last: 0, more: false, entries: [])),
+      .restate(batch.blocks),
       .beat(Beat(session: SessionID(rawValue: 2), last: .origin, applied: nil)),
       .pull(
         Pull(

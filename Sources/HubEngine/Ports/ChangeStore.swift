@@ -42,6 +42,8 @@ package struct PeerRecord: Sendable, Equatable {
   package var inbound: InboundPosition
   package var acknowledged: BatchReference
   package var incarnation: Int64?
+  /// Of head, at a branch: the last entry of the conflict log that came from it.
+  package var conflictsAt: Int64 = 0
 
   package init(
     office: String, state: State, residue: Int, inbound: InboundPosition, acknowledged: BatchReference,
@@ -206,9 +208,22 @@ package protocol ChangeStore: Sendable {
     hubVersion: String) async throws(HubError)
   func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError)
   func saveSeen(_ offices: [String]) async throws(HubError)
-  /// Tries the quarantined rows again; returns how many went in.
-  func retryQuarantine() async throws(HubError) -> Int
-  func hasQuarantine() async throws(HubError) -> Bool
+  /// Tries the quarantined rows again, or one; returns how many went in.
+  func retryQuarantine(only id: Int64?) async throws(HubError) -> Int
+  /// nil: nothing is quarantined that could be tried again. Else what the tracked tables and their constraints look
+  /// like: another text means that rows may go in now.
+  func quarantineCause() async throws(HubError) -> String?
+
+  // conflict log
+  /// Head: gives new and reviewed entries their numbers; the branches that they are for.
+  func numberConflicts() async throws(HubError) -> [String]
+  /// Head: what follows entry `after` for a branch; nil: nothing.
+  func conflicts(for office: String, after: Int64) async throws(HubError) -> ConflictEntries?
+  /// Branch: keeps what head sent.
+  func save(_ entries: ConflictEntries) async throws(HubError)
+  /// Head: rows of which a branch wants to have the present state again.
+  func restate(_ blocks: [RowBlock]) async throws(HubError)
+
   /// The first catch-up ended: this office is a member.
   func joined() async throws(HubError)
   func saveResidue(_ residue: Int) async throws(HubError)

@@ -23,17 +23,32 @@ extension OfficeService {
     }
   }
 
+  /// Waits until neither a batch nor a window is being read and sent.
+  func takeFeed() async throws {
+    while isFeedTaken { try await Task.sleep(for: .milliseconds(1)) }
+    isFeedTaken = true
+  }
+
   private func serve(_ pull: Pull, to office: String) async throws {
-    guard let session = outbound.session else { return }
     let catalogue = try await currentCatalogue()
     if pull.catalogueVersion != catalogue.version { try await send(.catalogue(catalogue), to: .office(office)) }
-    // Before the window's snapshot: rows in both the window and the batch after the target do no harm.
-    let target = outbound.last
     var start = pull.resumption?.from ?? pull.at
     var cursor = pull.resumption?.cursor ?? []
     if try await !store.knowsBatch(start) { (start, cursor) = (.origin, []) }
     let total = cursor.isEmpty ? try await store.countWindow(from: start) : 0
+    // A window of one part goes out between two batches: the next batch builds on it, and the branch is live again.
+    // A longer one keeps no batch waiting; what changes meanwhile is asked for after it.
+    try await takeFeed()
+    var holdsFeed = true
+    defer { if holdsFeed { isFeedTaken = false } }
+    guard let session = outbound.session else { return }
+    // Before the window's snapshot: rows in both the window and the batch after the target do no harm.
+    let target = outbound.last
     var part = try await store.openWindow(from: start, cursor: cursor)
+    if !part.isLast {
+      holdsFeed = false
+      isFeedTaken = false
+    }
     var index = 0
     var rows: Int64 = 0
     var bytes: Int64 = 0

@@ -42,7 +42,8 @@ extension OfficeService {
       .hello(
         Hello(
           nonce: hello.nonce.rawValue, session: hello.session, at: hello.at, last: hello.last,
-          catalogueVersion: identity.catalogueVersion, hubVersion: hubVersion)), to: .head)
+          catalogueVersion: identity.catalogueVersion, hubVersion: hubVersion,
+          conflicts: headPeer?.record.conflictsAt ?? 0)), to: .head)
   }
 
   /// Head answers a greeting.
@@ -67,6 +68,8 @@ extension OfficeService {
           nonce: hello.nonce, session: welcome.session, have: welcome.have, headSession: headSession,
           start: welcome.start, last: welcome.last, catalogueVersion: identity.catalogueVersion,
           hubVersion: hubVersion)), to: .office(office))
+    peers[office]?.conflicts.disconnected()
+    try await conflictsArrived(hello.conflicts, at: office)
   }
 
   /// A branch takes head's answer: sends again what head lacks, asks for what is missing here.

@@ -76,6 +76,14 @@ extension OfficeService {
         case "leave":
           try await send(.leave(nonce: request.id), to: .head)
           try await session?.confirmed()
+        case "retry":
+          let released = try await store.retryQuarantine(only: Int64(request.argument))
+          let outcome = JSONValue.fields(["released": JSONValue(released)])
+          try await store.finishRequest(request.id, failed: false, outcome: outcome.description)
+          continue
+        case "restate":
+          try await sendRestate(request.argument)
+          try await session?.confirmed()
         case "sync":
           guard !syncs.contains(where: { $0.id == request.id }) else { continue }
           syncs.append((request.id, .now + .seconds(Int64(request.argument) ?? 60)))

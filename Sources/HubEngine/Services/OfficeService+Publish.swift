@@ -62,6 +62,8 @@ extension OfficeService {
   /// Returns whether there was anything.
   @discardableResult
   func publishBatch() async throws -> Bool {
+    try await takeFeed()
+    defer { isFeedTaken = false }
     // Fixed before the rows are read: a request or an acknowledgement that comes meanwhile is for the next batch.
     let source = source
     var since: BatchReference?
@@ -77,6 +79,8 @@ extension OfficeService {
 
   /// A batch without rows: tells head how far this branch has applied, at most once a minute.
   private func publishEmptyBatch() async throws {
+    try await takeFeed()
+    defer { isFeedTaken = false }
     // Who asked meanwhile gets the rows: an empty batch would lead past them.
     guard outbound.resendFrom == nil else { return }
     try await send(.empty, of: source)
@@ -156,6 +160,7 @@ extension OfficeService {
   func beat(for office: String?, nonce: Int64 = 0, answerTo: Int64 = 0) -> Beat {
     Beat(
       session: outbound.session ?? SessionID(rawValue: 0), last: outbound.last,
-      applied: office.flatMap { applied(of: $0) }, nonce: nonce, answerTo: answerTo, isPaused: identity.isPaused)
+      applied: office.flatMap { applied(of: $0) }, nonce: nonce, answerTo: answerTo, isPaused: identity.isPaused,
+      conflicts: isHead ? 0 : headPeer?.record.conflictsAt ?? 0)
   }
 }

@@ -80,6 +80,8 @@ extension OfficeService {
     case .beat(let beat): try await beatArrived(beat, office)
     case .pull(let pull): try await pulled(pull, office)
     case .catalogue(let catalogue) where !isHead: try await catalogueArrived(catalogue)
+    case .conflicts(let entries) where !isHead: try await conflictsCame(entries)
+    case .restate(let blocks) where isHead: try await store.restate(blocks)
     case .leave(let nonce) where isHead: try await left(office, nonce: nonce)
     // While this office enrols, what is left in the queue speaks of the office that had its name before.
     case .removed(_, let reason) where !isHead && enrolment == nil: try await removedByHead(reason)
@@ -138,7 +140,7 @@ extension OfficeService {
     peers[office]?.assembly.reset()
     if isHead, let applied = part.applied { try await purgeable(applied, office) }
     try await acknowledge(office)
-    try await retryQuarantine(after: counts)
+    if isHead, counts.conflicts > 0 { try await sendConflicts() }
   }
 
   private func committed(_ next: InboundPosition, _ office: String, _ counts: AppliedCounts) {
@@ -149,8 +151,8 @@ extension OfficeService {
 
   private func note(_ counts: AppliedCounts, _ office: String) {
     facts.rowsApplied += Int64(counts.written)
+    if counts.written > 0 || counts.quarantined > 0 { quarantine.rowsApplied() }
     if counts.quarantined > 0 {
-      quarantineMayMove = true
       logger.warning(
         "rows quarantined", metadata: ["hub.office": "\(office)", "hub.rows": "\(counts.quarantined)"])
     }
@@ -159,13 +161,6 @@ extension OfficeService {
         "stamps from a clock that runs ahead", metadata: ["hub.office": "\(office)", "hub.rows": "\(counts.restamped)"])
       facts.note = "the clock of \(office) runs ahead: \(counts.restamped) rows were stamped again"
     }
-  }
-
-  private func retryQuarantine(after counts: AppliedCounts) async throws {
-    guard quarantineMayMove, counts.written > 0 else { return }
-    let released = try await store.retryQuarantine()
-    if released > 0 { logger.info("rows left quarantine", metadata: ["hub.rows": "\(released)"]) }
-    quarantineMayMove = try await store.hasQuarantine()
   }
 
   /// The acknowledgement that lets tombstones go: counts because the batch that carried it is applied.
@@ -197,6 +192,7 @@ extension OfficeService {
   private func beatArrived(_ beat: Beat, _ office: String) async throws {
     guard let peer = peers[office] else { return }
     if let applied = beat.applied { try await acknowledged(applied.session, applied.reference, office) }
+    if isHead { try await conflictsArrived(beat.conflicts, at: office) }
     if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last, .now) }
     switch peer.inbound.beatArrived(session: beat.session, last: beat.last, asks: false) {
     case .greet: try await greet(office, refusing: beat.session)
@@ -266,7 +262,7 @@ extension OfficeService {
 
   private func caughtUp(_ office: String) async throws {
     progress.isDone = true
-    if try await store.hasQuarantine() { _ = try await store.retryQuarantine() }
+    try await retryQuarantine()
     if !identity.isJoined {
       try await store.joined()
       identity.isJoined = true

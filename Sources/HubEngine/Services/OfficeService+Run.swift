@@ -68,6 +68,7 @@ extension OfficeService {
       // What was asked for over the earlier connection may never come.
       peers[office]?.inbound.answerTimedOut()
       peers[office]?.reminder.answered()
+      peers[office]?.conflicts.disconnected()
     }
     logger.info("connected")
     if isHead {
@@ -116,9 +117,10 @@ extension OfficeService {
       if count % 5 == 1, !seen.isEmpty { try await store.saveSeen(seen) }
       if count % 5 == 0 {
         if try await !store.lockOffice() { throw HubError(.conflict, "another hub serves this office now") }
-        if quarantineMayMove || count % 30 == 0, try await store.hasQuarantine() {
-          _ = try await store.retryQuarantine()
-        }
+      }
+      if !identity.isPaused {
+        if isHead { try await sendConflicts() }
+        if quarantine.isWorthALook(at: uptime) { try await retryQuarantine() }
       }
       if count % 60 == 0 { try await store.pruneBatches() }
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }

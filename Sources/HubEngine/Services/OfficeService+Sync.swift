@@ -62,6 +62,18 @@ extension OfficeService {
       rowsSent: counters.sent - began.sent, rowsReceived: counters.applied - began.applied)
   }
 
+  /// Returns when this branch follows head's live stream and head knows it, or the time is over: under steady traffic
+  /// it is never quiet.
+  package func awaitLive(until deadline: ContinuousClock.Instant) async throws {
+    while deadline > .now && failure == nil {
+      if session != nil, let inbound = headPeer?.inbound, !inbound.position.isCatchingUp, inbound.awaited == nil {
+        try? await session?.confirmed()
+        return
+      }
+      try await Task.sleep(for: .milliseconds(10))
+    }
+  }
+
   private func hasEverything(_ office: String, by deadline: ContinuousClock.Instant) async -> Bool {
     let nonce = Int64.random(in: 1...Int64.max)
     do {

@@ -34,6 +34,8 @@ package actor OfficeService {
     /// Of a pull that was sent.
     var reminder = Reminder()
     var isAcknowledgementUnsaved = false
+    /// Head: what of the conflict log goes to this branch.
+    var conflicts = ConflictDelivery()
   }
 
   let store: any ChangeStore
@@ -56,6 +58,8 @@ package actor OfficeService {
   /// Who asked whether everything is sent, and when.
   var answers: [(office: String, nonce: Int64, at: ContinuousClock.Instant)] = []
   var lastSnapshot = ""
+  /// A batch or a short window is being read and sent: their order in a queue is the order of their snapshots.
+  var isFeedTaken = false
   var pace: PaceMachine
   /// When the last look began that found nothing unsent; nil: rows were found since.
   var emptyLookAt: ContinuousClock.Instant?
@@ -82,7 +86,7 @@ package actor OfficeService {
   var syncs: [(id: Int64, deadline: ContinuousClock.Instant)] = []
   /// Under way: they wait for everything to be sent.
   var synchronisations = 0
-  var quarantineMayMove = true
+  var quarantine = QuarantineMachine()
   var failure: HubError?
   /// Head has removed this office.
   var departed = false

@@ -48,9 +48,14 @@ struct ApplyTransaction {
   static func begin(_ session: Session) throws {
     try session.script(
       """
-      SET LOCAL session_replication_role = replica; SET LOCAL hub.applying = 'on'; SET LOCAL lock_timeout = '600ms';
-      SET LOCAL synchronous_commit = on
+      SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '600ms'; SET LOCAL synchronous_commit = on
       """)
+    try passCapture(session)
+  }
+
+  /// Until the transaction ends, capture takes its writes for hub's.
+  static func passCapture(_ session: Session) throws {
+    try session.hot("SELECT set_config('hub.applying', applying, true) FROM hub.office")
   }
 
   private func quarantine(_ refused: [RefusedRow]) throws {
@@ -60,7 +65,7 @@ struct ApplyTransaction {
       let all = block.columns.map { $0.value(0) }
       let key = JSONValue.row(Array(names.prefix(block.keyCount)), Array(all.prefix(block.keyCount)))
         .description
-      let values = JSONValue.row(names, all).description
+      let values = JSONValue.row(names, all, bytes: 65_536).description
       try session.hot(
         """
         INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state)

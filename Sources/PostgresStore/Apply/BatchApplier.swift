@@ -231,6 +231,7 @@ final class BatchApplier {
     return office
   }
 
+  /// Each entry with the dot of the row that came of it, and notices for the branches that wrote one of the copies.
   private func logConflicts(
     _ applier: TableApplier, _ decided: [DecidedRow]
   ) throws {
@@ -242,10 +243,14 @@ final class BatchApplier {
       let names = block.columnNames
       let key = JSONValue.row(
         Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(decided.row) })
+      func office(_ side: Side) throws -> String {
+        try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)
+      }
       func side(_ side: Side) throws -> JSONValue {
         let state = one.conflict.row(of: side)
         return .fields([
-          "office": .string(try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)),
+          "office": .string(try office(side)),
+          "actor": .string(String(one.conflict.version(of: side).dot.actor.rawValue)),
           "row": (side == .local ? decided.local : decided.incoming).map { .row(names, $0) } ?? .null,
           "vector": .object(
             state.vector.dots.map { JSONValue.Member(String($0.actor.rawValue), .integer($0.n)) }),
@@ -258,10 +263,17 @@ final class BatchApplier {
       let answer: JSONValue = decided.answer.map { .fields(["answer": .row(names, $0)]) } ?? .object([])
       try session.query(
         """
-        INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser)
-        VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue), \(applier.table.options.onConflict),
-          \(one.reason.rawValue), \(try side(winner).description)::jsonb || \(answer.description)::jsonb || \(column.description)::jsonb,
-          \(try side(winner.other).description)::jsonb || \(column.description)::jsonb)
+        WITH entry AS (
+          INSERT INTO hub.conflict (table_name, key, type, policy, reason, winner, loser, head_copy, decided_actor, decided_n)
+          VALUES (\(block.table), \(key.description)::jsonb, \(one.conflict.kind.rawValue),
+            \(applier.table.options.onConflict), \(one.reason.rawValue),
+            \(try side(winner).description)::jsonb || \(answer.description)::jsonb || \(column.description)::jsonb,
+            \(try side(winner.other).description)::jsonb || \(column.description)::jsonb,
+            \(winner == .local ? "winner" : "loser"), \(decided.dot.actor.rawValue), \(decided.dot.n))
+          RETURNING id)
+        INSERT INTO hub.conflict_notice (office, conflict)
+        SELECT DISTINCT office, id FROM entry, unnest(ARRAY[\(try office(.local)), \(try office(.incoming))]) AS office
+        WHERE office <> \(head)
         """)
     }
   }

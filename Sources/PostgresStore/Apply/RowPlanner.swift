@@ -97,7 +97,8 @@ struct RowPlanner {
         let shown = shape.values(of: out, like: values[row] ?? applier.values(of: row))
         plan.decided += outcome.decided.map {
           DecidedRow(
-            row: row, conflict: $0, local: values[row], incoming: arriving[number].values,
+            row: row, conflict: $0, dot: isHead ? fresh[number] : out.alive.dot, local: values[row],
+            incoming: arriving[number].values,
             answer: $0.winner == nil ? shown : nil)
         }
         merged.append(

@@ -30,6 +30,8 @@ struct PlannedWrite {
 struct DecidedRow {
   var row: Int
   var conflict: DecidedConflict<RowValues>
+  /// The decision's own write.
+  var dot: Dot
   /// nil: deleted.
   var local: RowValues?
   var incoming: RowValues?

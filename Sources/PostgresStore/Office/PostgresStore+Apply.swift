@@ -107,7 +107,7 @@ extension PostgresStore {
   }
 
   /// Tries until applications are out of the way: hub gives way, never they.
-  private func applyPatiently(
+  func applyPatiently(
     from peer: String,
     blocks: @escaping @Sendable (Session, (RowBlock) throws -> Void) throws -> Void,
     finish: @escaping @Sendable (Session) throws -> Void
@@ -140,43 +140,6 @@ extension PostgresStore {
         }
       }
     }
-  }
-
-  package func retryQuarantine() async throws(HubError) -> Int {
-    let peers = try await writer.run { session in
-      let rows = try session.hot("SELECT DISTINCT peer FROM hub.quarantine WHERE state <> ''")
-      return (0..<rows.count).map { rows.text($0, 0) }
-    }
-    var released = 0
-    for peer in peers {
-      let coder = coder
-      let before = try await quarantined(from: peer)
-      _ = try await applyPatiently(
-        from: peer,
-        blocks: { session, apply in
-          let rows = try session.hot(
-            "SELECT state FROM hub.quarantine WHERE peer = \(peer) ORDER BY tried_at, id LIMIT 500 FOR UPDATE")
-          for i in 0..<rows.count {
-            guard let text = rows.bytes(i, 0) else { continue }
-            for block in try coder.decode(bytes(hex: text)) { try apply(block) }
-          }
-        },
-        finish: { session in
-          // What was refused again was written again just now; the rest of those that were tried is in.
-          try session.hot(
-            """
-            DELETE FROM hub.quarantine WHERE id IN (
-              SELECT id FROM hub.quarantine WHERE peer = \(peer) AND tried_at < now() ORDER BY tried_at, id
-              LIMIT greatest(0, 500 - (SELECT count(*) FROM hub.quarantine WHERE peer = \(peer) AND tried_at = now())))
-            """)
-        })
-      released += max(0, before - (try await quarantined(from: peer)))
-    }
-    return released
-  }
-
-  private func quarantined(from peer: String) async throws(HubError) -> Int {
-    try await writer.run { try $0.hot("SELECT count(*) FROM hub.quarantine WHERE peer = \(peer)").int(0, 0) }
   }
 
   // MARK: positions

@@ -96,7 +96,7 @@ extension PostgresStore {
         SELECT name, \(row.table), \(row.key.description)::jsonb, '54000',
           \("a value of \(row.bytes) bytes is larger than \(Limits.valueBytesMax): the row stays here"), '{}', ''
         FROM hub.office
-        ON CONFLICT (peer, table_name, key) DO UPDATE SET error = EXCLUDED.error, tried_at = now()
+        ON CONFLICT (peer, table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1)) DO UPDATE SET error = EXCLUDED.error, tried_at = now()
         """)
     }
   }

@@ -11,7 +11,8 @@ extension PostgresStore {
     let rows = try session.query(
       """
       SELECT office, state, residue, session, at_number, at_id, catch_from_number, catch_from_id, catch_cursor,
-        catch_full, catch_target_number, catch_target_id, unsettled_until, acked_number, acked_id, incarnation
+        catch_full, catch_target_number, catch_target_id, unsettled_until, acked_number, acked_id, incarnation,
+        conflicts_at
       FROM hub.peer WHERE state <> 'removed' ORDER BY office
       """)
     return (0..<rows.count).map { i in
@@ -23,13 +24,15 @@ extension PostgresStore {
           from: reference(6), cursor: rows.bytes(i, 8).map { bytes(hex: $0) } ?? [], full: rows.bool(i, 9),
           target: reference(10))
       }
-      return PeerRecord(
+      var record = PeerRecord(
         office: rows.text(i, 0), state: PeerRecord.State(rawValue: rows.text(i, 1)) ?? .active,
         residue: rows.int(i, 2),
         inbound: InboundPosition(
           session: rows.integer(i, 3).map { SessionID(rawValue: $0) }, at: reference(4), catchUp: catchUp,
           unsettledUntil: rows.integer(i, 12)),
         acknowledged: reference(13), incarnation: rows.integer(i, 15))
+      record.conflictsAt = rows.int64(i, 16)
+      return record
     }
   }
 
@@ -75,10 +78,6 @@ extension PostgresStore {
           """)
       }
     }
-  }
-
-  package func hasQuarantine() async throws(HubError) -> Bool {
-    try await control.run { try $0.hot("SELECT EXISTS (SELECT FROM hub.quarantine WHERE state <> '')").bool(0, 0) }
   }
 
   package func joined() async throws(HubError) {

@@ -35,6 +35,8 @@ package enum Migrations {
     CREATE TABLE hub.office (
       only_row bool PRIMARY KEY DEFAULT true CHECK (only_row),
       name text NOT NULL, role text NOT NULL CHECK (role IN ('head', 'branch')),
+      -- What hub.applying holds while hub itself writes; a secret, so that nobody else gets round capture by chance.
+      applying text NOT NULL DEFAULT gen_random_uuid()::text,
       actor bigint NOT NULL, server_started timestamptz NOT NULL, table_identity oid NOT NULL,
       head text NOT NULL, residue int NOT NULL, catalogue_version bigint NOT NULL DEFAULT 0,
       session bigint, joined bool NOT NULL DEFAULT false, paused bool NOT NULL DEFAULT false);
@@ -60,7 +62,7 @@ package enum Migrations {
       catch_from_number bigint, catch_from_id bigint, catch_cursor bytea, catch_full bool,
       catch_target_number bigint, catch_target_id bigint, unsettled_until bigint,
       acked_number bigint NOT NULL DEFAULT 0, acked_id bigint NOT NULL DEFAULT 0,
-      purge_number bigint NOT NULL DEFAULT 0, incarnation bigint, hub_version text,
+      purge_number bigint NOT NULL DEFAULT 0, conflicts_at bigint NOT NULL DEFAULT 0, incarnation bigint, hub_version text,
       applied_snapshot_at timestamptz, joined_at timestamptz NOT NULL DEFAULT now(), last_seen timestamptz);
     -- Every incarnation that another office ever had: whose write a dot names.
     CREATE TABLE hub.actor (actor bigint PRIMARY KEY, office text NOT NULL);
@@ -80,7 +82,26 @@ package enum Migrations {
     CREATE TABLE hub.conflict (
       id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, at timestamptz NOT NULL DEFAULT now(),
       table_name text NOT NULL, key jsonb NOT NULL, type text NOT NULL, policy text NOT NULL, reason text NOT NULL,
-      winner jsonb NOT NULL, loser jsonb NOT NULL, resolved bool NOT NULL DEFAULT true);
+      winner jsonb NOT NULL, loser jsonb NOT NULL, resolved bool NOT NULL DEFAULT true,
+      -- Which of the two head held when the other arrived.
+      head_copy text NOT NULL CHECK (head_copy IN ('winner', 'loser')),
+      -- The write by which the row became what was decided last: another one means that the row changed since.
+      decided_actor bigint, decided_n bigint,
+      -- What a person kept, and when: 'head', 'branch' or 'row'.
+      kept text, reviewed_at timestamptz);
+    -- Head: which branch an entry concerns. The daemon alone gives the numbers, when the entry is there for all to see;
+    -- one without a number is new to that branch, or was reviewed since.
+    CREATE TABLE hub.conflict_notice (
+      office text NOT NULL, conflict bigint NOT NULL REFERENCES hub.conflict ON DELETE CASCADE, number bigint,
+      PRIMARY KEY (office, conflict));
+    CREATE INDEX ON hub.conflict_notice (office, number);
+    CREATE INDEX ON hub.conflict_notice (conflict) WHERE number IS NULL;
+    CREATE SEQUENCE hub.conflict_number;
+    -- A copy of a row with the beginnings of its values.
+    CREATE FUNCTION hub.shortened(copy jsonb, characters int) RETURNS jsonb LANGUAGE sql IMMUTABLE
+    SET search_path = pg_catalog AS $$
+      SELECT CASE WHEN jsonb_typeof(copy -> 'row') <> 'object' THEN copy ELSE jsonb_set(copy, '{row}',
+        (SELECT jsonb_object_agg(key, left(value, characters)) FROM jsonb_each_text(copy -> 'row'))) END $$;
     CREATE TABLE hub.quarantine (
       id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, peer text NOT NULL, table_name text NOT NULL,
       key jsonb NOT NULL, sqlstate text NOT NULL, error text NOT NULL, "row" jsonb NOT NULL, state bytea NOT NULL,

@@ -1,4 +1,5 @@
-/// A catch-up under way: rows since `from`, read window by window, while live batches move the target.
+/// A catch-up under way: rows since `from`, read window by window. Live batches pass by meanwhile: what changed since
+/// `target` is asked for afterwards, each row once.
 package struct CatchUp: Hashable, Sendable {
   package var from: BatchReference
   package var cursor: [UInt8]
@@ -60,27 +61,27 @@ package struct InboundStream: Sendable {
   /// The request whose answer is awaited; lost in a crash, which is why a beat asks again.
   package private(set) var awaited: PullToken?
   private var expectedPart = 0
+  /// The sender was further already when it read the last window of a catch-up.
+  private var isBehind = false
 
   package init(position: InboundPosition) { self.position = position }
 
-  /// A catch-up waits for its next window: after a start, a handshake, or a window that was not the last.
-  package var needsPull: Bool { position.catchUp != nil && awaited == nil }
+  /// A catch-up waits for its next window, after a start, a handshake, or a window that was not the last; or it has
+  /// ended where the sender is no more.
+  package var needsPull: Bool { (position.catchUp != nil || isBehind) && awaited == nil }
 
   package func batchArrived(_ header: BatchHeader) -> Action {
     guard header.session == position.session else { return .greet }
-    let goal = position.catchUp?.target ?? position.at
-    if header.reference == goal { return position.catchUp == nil ? .acknowledge : .ignore }
-    guard header.previous == goal else {
-      let late = header.reference.number <= goal.number
+    // Applied one by one they would take longer than they come, and the windows wait behind them in the queue.
+    guard position.catchUp == nil else { return awaited == nil ? .pull : .ignore }
+    if header.reference == position.at { return .acknowledge }
+    guard header.previous == position.at else {
+      let late = header.reference.number <= position.at.number
       return late || awaited != nil ? .ignore : .pull
     }
     var next = position
-    if next.catchUp != nil {
-      next.catchUp?.target = header.reference
-    } else {
-      next.at = header.reference
-      if let until = next.unsettledUntil, header.reference.number >= until { next.unsettledUntil = nil }
-    }
+    next.at = header.reference
+    if let until = next.unsettledUntil, header.reference.number >= until { next.unsettledUntil = nil }
     return .apply(next)
   }
 
@@ -140,6 +141,7 @@ package struct InboundStream: Sendable {
   package mutating func asked(_ token: PullToken) {
     awaited = token
     expectedPart = 0
+    isBehind = false
   }
 
   /// The answer is overdue: the next sign of the sender asks again, under another token.
@@ -149,12 +151,14 @@ package struct InboundStream: Sendable {
   package mutating func committed(_ next: InboundPosition) {
     if next.session != position.session || next.at != position.at { awaited = nil }
     position = next
+    isBehind = false
   }
 
   /// The transaction that applied a window's part committed.
   package mutating func committed(_ next: InboundPosition, part window: WindowHeader) {
     position = next
     expectedPart = window.part + 1
+    isBehind = next.catchUp == nil && next.at != window.target
     if window.isLastPart { awaited = nil }
   }
 }

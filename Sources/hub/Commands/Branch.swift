@@ -86,8 +86,9 @@ struct Join: AsyncParsableCommand {
     let serving = Task { try await service.serve() }
     defer { serving.cancel() }
     try await waitUntilJoined(runner, serving, isEnrolled: enrol == nil)
-    let deadline = ContinuousClock.now + .seconds(60)
-    _ = try await service.synchronise(until: deadline)
+    try await service.awaitLive(until: .now + .seconds(60))
+    // Rows that were here before go up.
+    if existing != "refuse" { _ = try await service.synchronise(until: .now + .seconds(60)) }
     serving.cancel()
     _ = try? await serving.value
     meter.finish()

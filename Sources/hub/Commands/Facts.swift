@@ -115,18 +115,6 @@ struct Health: ParsableCommand {
   }
 }
 
-struct Conflicts: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "The conflict inbox (not in this version).")
-  @Argument(parsing: .allUnrecognized) var rest: [String] = []
-  func run() throws { throw notYet("conflicts") }
-}
-
-struct Quarantine: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Quarantined rows (not in this version).")
-  @Argument(parsing: .allUnrecognized) var rest: [String] = []
-  func run() throws { throw notYet("quarantine") }
-}
-
 struct Verify: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Anti-entropy (not in this version).")
   @Argument(parsing: .allUnrecognized) var rest: [String] = []
