@@ -117,6 +117,30 @@ import Testing
     #expect(try pair.head.count("hub.conflict") == 0)
   }
 
+  @Test("COL: reversing a decision writes the column in conflict alone, and counters go on counting")
+  func reversed() throws {
+    for merge in ["columns", "row"] {
+      let pair = try pair {
+        $0.merge = merge
+        $0.counters = ["qty"]
+      }
+      try pair.head.application.script("UPDATE t SET a = 'H', b = 'H', qty = qty - 5 WHERE id = 1")
+      try pair.branch.application.script("UPDATE t SET a = 'B', qty = qty - 3 WHERE id = 1")
+      try pair.settle()
+      try pair.branch.application.script("UPDATE t SET qty = qty - 1 WHERE id = 1")
+      try pair.settle()
+      let id = try pair.head.text("SELECT id FROM hub.conflict")
+      let outcome = try pair.head.hub.transaction { session in
+        try ConflictResolution.resolve(session, Int64(id) ?? 0, keep: .head, force: false)
+      }
+      #expect(outcome == .written)
+      try pair.settle()
+      #expect(try pair.head.copy("t", columns: "id, a, b, qty").first == "1\tH\tH\t91")
+      #expect(try pair.branch.copy("t") == pair.head.copy("t"))
+      #expect(try pair.head.count("hub.conflict") == 1)
+    }
+  }
+
   @Test("COL: random updates of columns at both offices: equal, and each is current, written over or in the log")
   func randomUpdates() throws {
     let pair = try pair { $0.counters = ["qty"] }

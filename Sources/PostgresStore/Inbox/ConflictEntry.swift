@@ -35,6 +35,8 @@ package struct ConflictEntry: Sendable {
   /// `head`, `branch` or `row`: what a person kept; nil: nobody looked at it.
   package var kept: String?
   package var reviewedAt: String?
+  /// The column in conflict, of a table merged by column; read for single entries alone.
+  package var column: String?
   var decided: Dot?
   var keyJSON: String
 
@@ -62,7 +64,9 @@ extension ConflictEntry {
     guard var entry = try read(session, "id = \(id)", locking ? "FOR UPDATE" : "").first else {
       throw HubError(.refused, "there is no conflict \(id)", hint: "hub conflicts lists them")
     }
-    let rows = try session.query("SELECT winner -> 'row', loser -> 'row' FROM hub.conflict WHERE id = \(id)")
+    let rows = try session.query(
+      "SELECT winner -> 'row', loser -> 'row', winner ->> 'column' FROM hub.conflict WHERE id = \(id)")
+    entry.column = rows.string(0, 2)
     entry.winner.row = try JSONRow.read(session, rows.text(0, 0))
     entry.loser.row = try JSONRow.read(session, rows.text(0, 1))
     return entry

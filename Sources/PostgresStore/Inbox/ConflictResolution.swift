@@ -43,9 +43,14 @@ package enum ConflictResolution {
     }
     let key = try JSONRow.read(session, entry.keyJSON) ?? [:]
     try session.script("SET LOCAL lock_timeout = '10s'")
-    let write = try PlainWrite(session, table, key: key, row: row)
+    var write = try PlainWrite(session, table, key: key, row: row)
     let (exists, version) = try write.lock()
-    let isAsDecided = entry.decided != nil && version?.dot == entry.decided
+    let isAsDecided = entry.decided != nil && entry.write(in: version, write) == entry.decided
+    if exists, let copy = row, keep.name != "row" {
+      // A conflict of one column is about no other; and counters were never in conflict, they go on counting.
+      let kept = copy.filter { name, _ in entry.column.map { $0 == name } ?? !table.options.counters.contains(name) }
+      write = try PlainWrite(session, table, key: key, row: kept)
+    }
     var outcome = Outcome.unchanged
     if !isAsDecided && !force {
       // Whoever says that the decision was right need not undo what came after it.
@@ -56,7 +61,7 @@ package enum ConflictResolution {
       try write.write(exists: exists)
       outcome = .written
     }
-    let dot = outcome == .written ? try write.applier.lockVersions()[0]?.dot : entry.decided
+    let dot = outcome == .written ? try entry.write(in: write.applier.lockVersions()[0], write) : entry.decided
     try session.query(
       """
       UPDATE hub.conflict SET kept = \(keep.name), reviewed_at = now(), resolved = true,
@@ -87,5 +92,13 @@ package enum ConflictResolution {
     return HubError(
       .refused, "\(later) since conflict \(entry.id) was decided, and that write would be lost",
       hint: "look at the row, then give --force to overwrite it")
+  }
+}
+
+extension ConflictEntry {
+  /// The write that stands where the conflict was: the row's, or the column's.
+  fileprivate func write(in version: TableApplier.LocalVersion?, _ write: PlainWrite) -> Dot? {
+    let at = column.flatMap { write.applier.block.columnNames.firstIndex(of: $0) }
+    return version?.details.columnVersions.first { $0.column == at }?.dot ?? version?.dot
   }
 }
