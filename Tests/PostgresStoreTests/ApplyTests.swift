@@ -420,6 +420,46 @@ import Testing
     #expect(try pair.head.apply(blocks).conflicts == 1)
   }
 
+  @Test("APP-02: an application that has waited long for hub is not the one that a deadlock ends")
+  func hubGivesWayAlsoLate() async throws {
+    // Believed: a lock_timeout below deadlock_timeout is enough. Wrong: an application that began to wait for hub before
+    // hub waited for it was the first to look, and its statement failed ("deadlock detected").
+    let pair = try pair(
+      "CREATE TABLE a (id int PRIMARY KEY, v text); CREATE TABLE b (id int PRIMARY KEY, v text)",
+      [("public", "a"), ("public", "b")])
+    try pair.head.application.script(
+      """
+      INSERT INTO a VALUES (1, 'x'); INSERT INTO b VALUES (1, 'x');
+      CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF NEW.v = 'branch' THEN PERFORM pg_sleep(0.8); END IF; RETURN NEW; END $$;
+      CREATE TRIGGER slow BEFORE UPDATE ON a FOR EACH ROW EXECUTE FUNCTION slow();
+      ALTER TABLE a ENABLE ALWAYS TRIGGER slow
+      """)
+    try pair.settle()
+    try pair.branch.application.script("BEGIN; UPDATE a SET v = 'branch'; UPDATE b SET v = 'branch'; COMMIT")
+    let blocks = try pair.branch.feed().blocks
+    #expect(blocks.map(\.table) == ["public.a", "public.b"])
+    // On a thread of its own, and at its post before hub begins.
+    let application = PostgresConnection(url: pair.head.database.url, name: "hub-test")
+    let (ready, post) = AsyncStream.makeStream(of: Void.self)
+    let waiting = Task {
+      try await application.perform { session in
+        try session.script("BEGIN; UPDATE public.b SET v = 'local' WHERE id = 1")
+        post.finish()
+        let isUpdating: SQL = """
+          SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'public.a'::regclass AND mode = 'RowExclusiveLock')
+          """
+        for _ in 0..<300 where try !session.query(isUpdating).bool(0, 0) { try session.script("SELECT pg_sleep(0.01)") }
+        try session.script("UPDATE public.a SET v = 'local' WHERE id = 1; COMMIT")
+      }
+    }
+    for await _ in ready {}
+    let error = #expect(throws: PostgresError.self) { try pair.head.apply(blocks) }
+    #expect(error?.isTransient == true)
+    try await waiting.value
+    #expect(try pair.head.apply(blocks).conflicts == 2)
+  }
+
   @Test("APP-02: an insert that is not committed yet makes hub wait, then race, then see it")
   func anInsertRace() throws {
     let pair = try pair()

@@ -48,8 +48,9 @@ struct ApplyTransaction {
   static func begin(_ session: Session) throws {
     try session.script(
       """
-      SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '600ms'; SET LOCAL synchronous_commit = on
+      SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = on
       """)
+    try LockPatience.begin(session)
     try passCapture(session)
   }
 

@@ -109,7 +109,7 @@ struct TableApplier {
     var exists = [Bool](repeating: false, count: block.count)
     // The weaker lock lets applications go on referring to rows that are only updated.
     let strength = block.alive.contains(false) ? "UPDATE" : "NO KEY UPDATE"
-    let rows = try session.hot(
+    let rows = try session.patiently(
       SQL(
         unsafe: "SELECT u.i FROM \(keys) JOIN \(table.quoted) t ON \(userJoin) FOR \(strength) OF t",
         keyParameters))
@@ -128,7 +128,7 @@ struct TableApplier {
   /// were granted.
   func lockVersions() throws(PostgresError) -> [LocalVersion?] {
     var versions = [LocalVersion?](repeating: nil, count: block.count)
-    let rows = try session.hot(
+    let rows = try session.patiently(
       SQL(
         unsafe: """
           SELECT u.i, v.actor, v.n, v.stamp, v.vector\(RowDetails.columns(of: table)) FROM \(keys) JOIN \(table.versions) v ON \(versionJoin)
@@ -221,7 +221,7 @@ struct TableApplier {
       updates = []
     }
     if !deletes.isEmpty {
-      let deleted = try session.hot(
+      let deleted = try session.patiently(
         SQL(
           unsafe: "DELETE FROM \(table.quoted) t USING \(keys) WHERE \(userJoin)",
           picked(deletes, keysOnly: true)))
@@ -236,7 +236,7 @@ struct TableApplier {
     let names = given.map { quotedName(shared[$0].column.name) }.joined(separator: ", ")
     let values = given.map { "u.c\($0)::\(shared[$0].column.castType)" }.joined(separator: ", ")
     let key = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")
-    let inserted = try session.hot(
+    let inserted = try session.patiently(
       SQL(
         unsafe: """
           INSERT INTO \(table.quoted) (\(names)) OVERRIDING SYSTEM VALUE
@@ -254,7 +254,7 @@ struct TableApplier {
       "\(quotedName(shared[$0].column.name)) = u.c\($0)::\(shared[$0].column.castType)"
     }
     let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { "u.c\($0)::\($1.castType)" })
-    let updated = try session.hot(
+    let updated = try session.patiently(
       SQL(
         unsafe: """
           UPDATE \(table.quoted) t SET \(set.joined(separator: ", ")) FROM \(valueSource) WHERE \(join)
@@ -329,7 +329,7 @@ struct TableApplier {
           u.vector::bigint[]\(detailValues) FROM \(source)
         ON CONFLICT (\(names)) DO NOTHING
         """
-      let written = try session.hot(SQL(unsafe: statement, parameters))
+      let written = try session.patiently(SQL(unsafe: statement, parameters))
       try expect(written.affected, group.count)
     }
   }
@@ -340,7 +340,7 @@ struct TableApplier {
   /// A branch publishes a held row again.
   func touchVersions(of rows: [Int]) throws(PostgresError) {
     let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(rows)) }
-    try session.hot(
+    try session.patiently(
       SQL(
         unsafe:
           "UPDATE \(table.versions) v SET xid = pg_current_xact_id(), echo = false FROM \(keys) WHERE \(versionJoin)",

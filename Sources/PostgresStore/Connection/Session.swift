@@ -14,6 +14,8 @@ package final class Session {
   private var isStreaming = false
   /// What a caller keeps with this connection, as long as it lasts: a scan under way.
   package var attachment: AnyObject?
+  /// Of the apply transaction that is open.
+  var patience: LockPatience?
   private static let arrayOfText: Oid = 1009
   private static let arrayOfBigint: Oid = 1016
   private static let bytea: Oid = 17

@@ -104,7 +104,7 @@ package enum HeadSetup {
       ALTER DEFAULT PRIVILEGES IN SCHEMA hub GRANT ALL ON TABLES TO \(role);
       """)
     if session.serverVersion >= 150_000 {
-      try session.script("GRANT SET ON PARAMETER session_replication_role TO \(role)")
+      try session.script("GRANT SET ON PARAMETER session_replication_role, deadlock_timeout TO \(role)")
     }
   }
 
