@@ -252,50 +252,6 @@ import Testing
     #expect(try pair.branch.text("SELECT u FROM t WHERE id = 10") == "11")
   }
 
-  @Test("APP-03: orphans are quarantined, child without parent and parent with children")
-  func orphans() throws {
-    let schema = """
-      CREATE TABLE p (id int PRIMARY KEY, code text UNIQUE);
-      CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE, code text REFERENCES p (code))
-      """
-    let names = [("public", "p"), ("public", "c")]
-    let first = try pair(schema, names)
-    try first.head.application.script("INSERT INTO p VALUES (1, 'a'), (2, 'b')")
-    try first.settle()
-    // A child of a parent that head deletes at the same time.
-    try first.branch.application.script("INSERT INTO c VALUES (1, 1, NULL), (2, 2, 'b'), (3, NULL, NULL)")
-    try first.head.application.script("DELETE FROM p WHERE id = 1")
-    let up = try first.up()
-    #expect(up.quarantined == 1 && up.written == 2)
-    #expect(try first.head.text("SELECT sqlstate || key FROM hub.quarantine") == "23503{\"id\": \"1\"}")
-    // The delete of a parent that has children here.
-    let down = try first.down()
-    #expect(down.quarantined == 1)
-    #expect(try first.branch.text("SELECT table_name FROM hub.quarantine") == "public.p")
-    #expect(try first.branch.count("c JOIN p ON c.p = p.id") == 2)
-    // A cascade at the origin arrives as deletes and does not run again.
-    try first.head.application.script("UPDATE p SET code = 'bb' WHERE false; DELETE FROM p WHERE id = 99")
-    let second = try pair(schema, names)
-    try second.head.application.script(
-      "INSERT INTO p VALUES (1, 'a'); INSERT INTO c VALUES (1, 1, 'a'), (2, 1, NULL)")
-    try second.settle()
-    try second.head.application.script("UPDATE c SET code = NULL; DELETE FROM p WHERE id = 1")
-    #expect(try second.down().quarantined == 0)
-    #expect(try second.branch.count("p") + second.branch.count("c") == 0)
-  }
-
-  @Test("APP-03: a family of rows that refer to each other is quarantined whole")
-  func aChainOfOrphans() throws {
-    let pair = try pair("CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t)")
-    try pair.head.application.script("INSERT INTO t VALUES (1, NULL)")
-    try pair.settle()
-    try pair.branch.application.script(
-      "INSERT INTO t SELECT g, g - 1 FROM generate_series(2, 60) g; INSERT INTO t VALUES (500, NULL)")
-    try pair.head.application.script("DELETE FROM t")
-    #expect(try pair.up().quarantined == 59)
-    #expect(try pair.head.copy("t") == ["500\t\\N"])
-  }
-
   @Test("APP-07: a column that only the sender has quarantines rows that fill it")
   func aColumnIsMissing() throws {
     let pair = try pair()
