@@ -327,6 +327,48 @@ import Testing
     #expect(try pair.head.text("SELECT sqlstate FROM hub.quarantine") == "HB001")
   }
 
+  private static let stamping = """
+    CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := 'stamped'; RETURN NEW; END $$;
+    CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION stamp();
+    """
+
+  @Test(
+    "APP-03: a trigger that stamps rows does not make offices differ; one that fires on replicas does, and is reported")
+  func aTriggerThatStamps() throws {
+    let pair = try pair()
+    try pair.head.application.script(Self.stamping)
+    func checkup() throws -> DatabaseCheckup? {
+      try DatabaseCheckup.run(pair.head.hub).first { $0.check == "triggers of public.t" }
+    }
+    try pair.branch.application.script("INSERT INTO t VALUES (1, 'branch', 1)")
+    try pair.settle()
+    #expect(try pair.head.copy("t") == ["1\tbranch\t1"])
+    try pair.head.application.script("UPDATE t SET u = 2")
+    try pair.settle()
+    #expect(try pair.branch.copy("t") == ["1\tstamped\t2"])
+    #expect(try checkup() == nil)
+    for kind in ["ALWAYS", "REPLICA"] {
+      try pair.head.application.script("ALTER TABLE t ENABLE \(kind) TRIGGER stamp")
+      try pair.head.reload()
+      try pair.head.hub.script("DELETE FROM hub.altered_row")
+      #expect(try checkup()?.isGood == true)
+      try pair.branch.application.script("UPDATE t SET v = 'stamped', u = u + 1")
+      try pair.settle()
+      #expect(try checkup()?.isGood == true)
+      try pair.branch.application.script(
+        "UPDATE t SET v = 'other'; INSERT INTO t SELECT g, 'new', 2 * g FROM generate_series(11, 12) g ON CONFLICT DO NOTHING"
+      )
+      try pair.up()
+      let found = try checkup()
+      #expect(found?.isGood == false && found?.text.contains("column v") == true, "\(found?.text ?? "")")
+      #expect(try pair.head.text("SELECT rows FROM hub.altered_row") == "3")
+    }
+    // Ordinary again: only applications are stamped.
+    try pair.head.application.script("ALTER TABLE t ENABLE TRIGGER stamp")
+    try pair.head.reload()
+    #expect(try checkup() == nil)
+  }
+
   @Test("APP-03: user triggers stay silent on the replica")
   func userTriggersAreSilent() throws {
     let pair = try pair()
