@@ -126,7 +126,7 @@ extension EndToEnd {
         try company.join(b)
         #expect(!used.isEmpty)
         // What is not built yet.
-        for command in [["verify"], ["trace", "stock"]] {
+        for command in [["verify"]] {
           refused(try head.hub(command), code: 2, mentions: ["not in this version"], command[0])
         }
       }

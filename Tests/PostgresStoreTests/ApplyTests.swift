@@ -252,50 +252,6 @@ import Testing
     #expect(try pair.branch.text("SELECT u FROM t WHERE id = 10") == "11")
   }
 
-  @Test("APP-03: orphans are quarantined, child without parent and parent with children")
-  func orphans() throws {
-    let schema = """
-      CREATE TABLE p (id int PRIMARY KEY, code text UNIQUE);
-      CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE, code text REFERENCES p (code))
-      """
-    let names = [("public", "p"), ("public", "c")]
-    let first = try pair(schema, names)
-    try first.head.application.script("INSERT INTO p VALUES (1, 'a'), (2, 'b')")
-    try first.settle()
-    // A child of a parent that head deletes at the same time.
-    try first.branch.application.script("INSERT INTO c VALUES (1, 1, NULL), (2, 2, 'b'), (3, NULL, NULL)")
-    try first.head.application.script("DELETE FROM p WHERE id = 1")
-    let up = try first.up()
-    #expect(up.quarantined == 1 && up.written == 2)
-    #expect(try first.head.text("SELECT sqlstate || key FROM hub.quarantine") == "23503{\"id\": \"1\"}")
-    // The delete of a parent that has children here.
-    let down = try first.down()
-    #expect(down.quarantined == 1)
-    #expect(try first.branch.text("SELECT table_name FROM hub.quarantine") == "public.p")
-    #expect(try first.branch.count("c JOIN p ON c.p = p.id") == 2)
-    // A cascade at the origin arrives as deletes and does not run again.
-    try first.head.application.script("UPDATE p SET code = 'bb' WHERE false; DELETE FROM p WHERE id = 99")
-    let second = try pair(schema, names)
-    try second.head.application.script(
-      "INSERT INTO p VALUES (1, 'a'); INSERT INTO c VALUES (1, 1, 'a'), (2, 1, NULL)")
-    try second.settle()
-    try second.head.application.script("UPDATE c SET code = NULL; DELETE FROM p WHERE id = 1")
-    #expect(try second.down().quarantined == 0)
-    #expect(try second.branch.count("p") + second.branch.count("c") == 0)
-  }
-
-  @Test("APP-03: a family of rows that refer to each other is quarantined whole")
-  func aChainOfOrphans() throws {
-    let pair = try pair("CREATE TABLE t (id int PRIMARY KEY, up int REFERENCES t)")
-    try pair.head.application.script("INSERT INTO t VALUES (1, NULL)")
-    try pair.settle()
-    try pair.branch.application.script(
-      "INSERT INTO t SELECT g, g - 1 FROM generate_series(2, 60) g; INSERT INTO t VALUES (500, NULL)")
-    try pair.head.application.script("DELETE FROM t")
-    #expect(try pair.up().quarantined == 59)
-    #expect(try pair.head.copy("t") == ["500\t\\N"])
-  }
-
   @Test("APP-07: a column that only the sender has quarantines rows that fill it")
   func aColumnIsMissing() throws {
     let pair = try pair()
@@ -369,6 +325,48 @@ import Testing
     let counts = try pair.head.apply(blocks, refusesMissing: true)
     #expect(counts.written == 1 && counts.quarantined == 1)
     #expect(try pair.head.text("SELECT sqlstate FROM hub.quarantine") == "HB001")
+  }
+
+  private static let stamping = """
+    CREATE FUNCTION stamp() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.v := 'stamped'; RETURN NEW; END $$;
+    CREATE TRIGGER stamp BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION stamp();
+    """
+
+  @Test(
+    "APP-03: a trigger that stamps rows does not make offices differ; one that fires on replicas does, and is reported")
+  func aTriggerThatStamps() throws {
+    let pair = try pair()
+    try pair.head.application.script(Self.stamping)
+    func checkup() throws -> DatabaseCheckup? {
+      try DatabaseCheckup.run(pair.head.hub).first { $0.check == "triggers of public.t" }
+    }
+    try pair.branch.application.script("INSERT INTO t VALUES (1, 'branch', 1)")
+    try pair.settle()
+    #expect(try pair.head.copy("t") == ["1\tbranch\t1"])
+    try pair.head.application.script("UPDATE t SET u = 2")
+    try pair.settle()
+    #expect(try pair.branch.copy("t") == ["1\tstamped\t2"])
+    #expect(try checkup() == nil)
+    for kind in ["ALWAYS", "REPLICA"] {
+      try pair.head.application.script("ALTER TABLE t ENABLE \(kind) TRIGGER stamp")
+      try pair.head.reload()
+      try pair.head.hub.script("DELETE FROM hub.altered_row")
+      #expect(try checkup()?.isGood == true)
+      try pair.branch.application.script("UPDATE t SET v = 'stamped', u = u + 1")
+      try pair.settle()
+      #expect(try checkup()?.isGood == true)
+      try pair.branch.application.script(
+        "UPDATE t SET v = 'other'; INSERT INTO t SELECT g, 'new', 2 * g FROM generate_series(11, 12) g ON CONFLICT DO NOTHING"
+      )
+      try pair.up()
+      let found = try checkup()
+      #expect(found?.isGood == false && found?.text.contains("column v") == true, "\(found?.text ?? "")")
+      #expect(try pair.head.text("SELECT rows FROM hub.altered_row") == "3")
+    }
+    // Ordinary again: only applications are stamped.
+    try pair.head.application.script("ALTER TABLE t ENABLE TRIGGER stamp")
+    try pair.head.reload()
+    #expect(try checkup() == nil)
   }
 
   @Test("APP-03: user triggers stay silent on the replica")

@@ -40,7 +40,7 @@ enum HazardList {
       [
         .here,
         .later(
-          "an ENABLE ALWAYS trigger that changes a row's content is warned of, and found by hub verify; foreign-key resurrection"
+          "children of tables that are not tracked are not looked at"
         ),
       ]
     ),

@@ -101,6 +101,7 @@ final class Office {
         let table = try #require(tables.first { $0.schemaName == schema && $0.relationName == relation })
         try Capture.install(session, table, role: isHead ? "head" : "branch")
       }
+      if isHead { try LastImages.install(session, tables) }
     }
   }
 

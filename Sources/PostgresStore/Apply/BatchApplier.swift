@@ -155,8 +155,8 @@ final class BatchApplier {
     return try writeCarefully(applier, writes[..<middle]).union(writeCarefully(applier, writes[middle...]))
   }
 
-  /// After all blocks: tries rows again that waited for a unique value, then throws `Orphans` when a foreign key or a
-  /// deferrable constraint would not hold.
+  /// After all blocks: tries rows again that waited for a unique value, then throws `Orphans` when a foreign key that
+  /// head does not repair, or a deferrable constraint, would not hold.
   func finish() throws {
     try writeWaiting()
     try checkConstraints()
@@ -185,6 +185,38 @@ final class BatchApplier {
   }
 
   private func checkConstraints() throws {
+    var orphans = try findOrphans()
+    if isHead, !orphans.isEmpty, try repairForeignKeys() { orphans = try findOrphans() }
+    guard orphans.isEmpty else { throw Orphans(rows: orphans) }
+    written = [:]
+    deleted = [:]
+  }
+
+  /// Level by level: a parent that came back may miss its own. Says whether any did.
+  private func repairForeignKeys() throws -> Bool {
+    let refused = refused.flatMap { RowName.all(table: $0.block.table, keys: $0.block.columns[..<$0.block.keyCount]) }
+    var repair = ForeignKeyRepair(
+      session: session, tables: tables, now: now, deletedNow: Set(deleted.values.flatMap(\.names)),
+      lost: Set(excluded.keys).union(refused))
+    var (children, parents) = (Array(written.values), Array(deleted.values))
+    var isAnyBack = false
+    while case let revived = try repair.revive(written: children, deleted: parents), !revived.isEmpty {
+      isAnyBack = true
+      (children, parents) = ([], [])
+      for rows in revived {
+        let (table, block) = (rows.applier.table, rows.applier.block)
+        var touched = TouchedRows(table)
+        touched.append(block, Array(0..<block.count))
+        children.append(touched)
+        written[table.name, default: TouchedRows(table)].append(block, Array(0..<block.count))
+        counts.written += block.count
+        try logConflicts(rows.applier, rows.decided)
+      }
+    }
+    return isAnyBack
+  }
+
+  private func findOrphans() throws -> [RowName: Refusal] {
     let check = ForeignKeyCheck(session: session, tables: tables)
     var orphans: [RowName: Refusal] = [:]
     func note(_ found: [ForeignKeyCheck.Orphan], _ rows: TouchedRows, _ sqlstate: String) {
@@ -199,9 +231,7 @@ final class BatchApplier {
       note(try check.orphans(among: rows), rows, "23503")
     }
     for rows in deleted.values { note(try check.parents(missedAmong: rows), rows, "23503") }
-    if !orphans.isEmpty { throw Orphans(rows: orphans) }
-    written = [:]
-    deleted = [:]
+    return orphans
   }
 
   private func withoutExcluded(_ block: RowBlock) -> RowBlock {
@@ -244,7 +274,9 @@ final class BatchApplier {
       let key = JSONValue.row(
         Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(decided.row) })
       func office(_ side: Side) throws -> String {
-        try writer(of: one.conflict.version(of: side).dot.actor) ?? (side == .local ? head : peer)
+        // A row that came back was head's unless a branch is known to have written it.
+        let isHeads = side == .local || one.reason == .referenced && side == one.winner
+        return try writer(of: one.conflict.version(of: side).dot.actor) ?? (isHeads ? head : peer)
       }
       func side(_ side: Side) throws -> JSONValue {
         let state = one.conflict.row(of: side)

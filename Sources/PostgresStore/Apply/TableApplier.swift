@@ -229,6 +229,7 @@ struct TableApplier {
     }
     if !updates.isEmpty { try update(updates) }
     if !inserts.isEmpty { try insert(inserts) }
+    if !table.replicaTriggers.isEmpty { try noteAltered(inserts + updates) }
   }
 
   private func insert(_ writes: [PlannedWrite]) throws {
@@ -262,13 +263,13 @@ struct TableApplier {
     try expect(updated.affected, writes.count)
   }
 
-  private var valueSource: String {
+  var valueSource: String {
     let parameters = shared.indices.map { "$\($0 + 1)::text[]" }.joined(separator: ", ")
     let names = shared.indices.map { "c\($0)" }.joined(separator: ", ")
     return "unnest(\(parameters)) AS u(\(names))"
   }
 
-  private func picked(_ writes: [PlannedWrite], keysOnly: Bool) -> [SQLValue] {
+  func picked(_ writes: [PlannedWrite], keysOnly: Bool) -> [SQLValue] {
     let rows = writes.map(\.row)
     let all = rows.count == block.count && zip(rows, rows.indices).allSatisfy { $0 == $1 }
     let changed = keysOnly ? [] : writes.indices.filter { writes[$0].values != nil }

@@ -5,6 +5,8 @@ extension ConflictEntry {
   /// What happened, by PostgreSQL's name for it.
   package var happened: String {
     switch kind {
+    case _ where reason == Reason.referenced.rawValue:
+      "the row was deleted while another office, not knowing of it, wrote rows that refer to it"
     case .insertExists: "both offices inserted a row with this key"
     case .updateOriginDiffers: "both offices changed the row, and neither knew of the other's change"
     case .updateDeleted: "the row that arrived changed had been deleted at head, and neither knew of the other"
@@ -25,6 +27,7 @@ extension ConflictEntry {
     case .function: "The table's function decided (\(policy))."
     case .updateWins: "A row that was changed wins over a delete that had not seen the change (--on-delete update)."
     case .deleteWins: "A delete wins also over a change that it had not seen (--on-delete delete)."
+    case .referenced: "Rows that refer to it are alive, so the row came back (foreign key)."
     case nil: "Decided by \(reason)."
     }
   }
@@ -56,6 +59,8 @@ package struct ActorNames {
     let rows = try session.query("SELECT actor, office FROM hub.actor UNION SELECT actor, name FROM hub.office")
     for i in 0..<rows.count { names[ActorID(rawValue: rows.int64(i, 0))] = rows.text(i, 1) }
   }
+
+  package subscript(_ actor: ActorID) -> String? { names[actor] }
 
   package func text(_ vector: VersionVector) -> String {
     vector.dots.map { dot in

@@ -59,6 +59,11 @@ extension ConflictEntry {
   /// The log, oldest first.
   package static func list(_ session: Session) throws -> [ConflictEntry] { try read(session, "true") }
 
+  /// Of one row, by its key as jsonb.
+  static func list(_ session: Session, of table: String, key: String) throws -> [ConflictEntry] {
+    try read(session, "table_name = \(quotedLiteral(table)) AND key = \(quotedLiteral(key))::jsonb")
+  }
+
   /// One entry with both rows; `locking`: it is to be changed.
   package static func find(_ session: Session, _ id: Int64, locking: Bool = false) throws -> ConflictEntry {
     guard var entry = try read(session, "id = \(id)", locking ? "FOR UPDATE" : "").first else {

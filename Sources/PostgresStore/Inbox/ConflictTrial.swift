@@ -13,6 +13,11 @@ package struct ConflictTrial: Sendable {
         vector: copy.vector, dot: Dot(actor: copy.actor, n: copy.vector[copy.actor]), stamp: copy.stamp,
         value: copy.isAlive ? true : nil)
     }
+    // Foreign keys hold whatever the policy is.
+    if entry.reason == Reason.referenced.rawValue {
+      (self.entry, winner, reason) = (entry, entry.winner, .referenced)
+      return
+    }
     let recorded: DeletePolicy = entry.reason == Reason.deleteWins.rawValue ? .delete : .update
     let policy = Policy(conflict: conflict, onDelete: onDelete ?? recorded)
     let asked = Conflict(column: nil, local: state(entry.headCopy), incoming: state(entry.branchCopy))

@@ -39,6 +39,9 @@ struct PlainWrite {
       let value: String? = (key[name] ?? given[name]) ?? nil
       block.columns[at].append(value.map { Array($0.utf8) })
     }
+    // As an application's: what triggers make of it is meant.
+    var table = table
+    table.replicaTriggers = []
     applier = try TableApplier(session: session, table: table, block: block, refusesMissing: true)
   }
 

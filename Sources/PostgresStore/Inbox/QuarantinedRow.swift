@@ -30,6 +30,11 @@ package struct QuarantinedRow: Sendable {
 
   package static func list(_ session: Session) throws -> [QuarantinedRow] { try read(session, "true") }
 
+  /// Of one row, by its key as jsonb.
+  static func list(_ session: Session, of table: String, key: String) throws -> [QuarantinedRow] {
+    try read(session, "table_name = \(quotedLiteral(table)) AND key = \(quotedLiteral(key))::jsonb")
+  }
+
   package static func find(_ session: Session, _ id: Int64, locking: Bool = false) throws -> QuarantinedRow {
     guard let row = try read(session, "id = \(id)", locking ? "FOR UPDATE" : "").first else {
       throw HubError(.refused, "there is no quarantined row \(id)", hint: "hub quarantine lists them")

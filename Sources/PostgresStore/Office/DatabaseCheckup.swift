@@ -34,8 +34,37 @@ package struct DatabaseCheckup: Sendable {
     guard version == Migrations.latest else { return found }
     let tables = try TableInfo.loadAll(session)
     found.append(DatabaseCheckup(check: "tables", isGood: true, text: "\(tables.count) tracked", mend: nil))
-    for table in tables { found += try triggers(session, table) }
+    for table in tables {
+      found += try triggers(session, table)
+      found += try alteringTriggers(session, table)
+    }
     return found
+  }
+
+  /// Triggers that made rows other than they were sent, lately: one that was mended says so no more after a day.
+  private static func alteringTriggers(_ session: Session, _ table: TableInfo) throws -> [DatabaseCheckup] {
+    guard !table.replicaTriggers.isEmpty else { return [] }
+    let names = table.replicaTriggers.joined(separator: ", ")
+    let rows = try session.query(
+      """
+      SELECT rows, columns, \(unsafe: keyAsText), to_char(at, \(unsafe: isoFormat)) FROM hub.altered_row
+      WHERE table_name = \(table.name) AND at > now() - interval '1 day'
+      """)
+    guard rows.count > 0 else {
+      return [
+        DatabaseCheckup(
+          check: "triggers of \(table.name)", isGood: true,
+          text: "\(names) also fire for rows that hub writes, and leave them as they were sent", mend: nil)
+      ]
+    }
+    return [
+      DatabaseCheckup(
+        check: "triggers of \(table.name)", isGood: false,
+        text: "\(names): \(rows.text(0, 0)) rows that hub wrote became other than they were sent, the last at "
+          + "\(rows.text(0, 3)) (\(rows.text(0, 2)), column \(rows.text(0, 1))): the offices differ",
+        mend: "ALTER TABLE \(table.quoted) ENABLE TRIGGER \(quotedName(table.replicaTriggers[0])), so that it fires "
+          + "for applications alone, or let it return NEW as it is where session_replication_role is replica")
+    ]
   }
 
   /// The one setting that asks for more than ordinary privileges.

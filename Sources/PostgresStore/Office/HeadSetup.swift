@@ -122,6 +122,7 @@ package enum HeadSetup {
       throw HubError(.database, "table \(name) is gone")
     }
     try Capture.install(session, table, role: "head")
+    try LastImages.install(session, try TableInfo.loadAll(session))
     if options.keys == "stride" && options.direction != "down" {
       try KeyStride.apply(session, table, residue: 0, stride: strideDefault)
     }
@@ -139,6 +140,7 @@ package enum HeadSetup {
     try Capture.remove(session, table)
     if table.options.keys == "stride" { try KeyStride.release(session, table) }
     try session.query("DELETE FROM hub.tracked WHERE id = \(table.id)")
+    try LastImages.install(session, try TableInfo.loadAll(session))
     try bumpCatalogue(session)
   }
 

@@ -140,11 +140,15 @@ extension PostgresStore {
     for connection in [feed, window, writer] { try await connection.perform { try $0.forgetPrepared() } }
   }
 
-  /// Changes when a tracked table is altered: an ALTER that adds or rewrites touches its pg_class row.
+  /// Changes when a tracked table is altered: an ALTER that adds or rewrites touches its pg_class row, one that lets a
+  /// trigger fire on replicas does not.
   static func signature(_ session: Session) throws -> String {
     try session.hot(
       """
-      SELECT coalesce(string_agg(c.oid::text || ':' || c.xmin::text, ',' ORDER BY c.oid), '')
+      SELECT coalesce(string_agg(c.oid::text || ':' || c.xmin::text || coalesce((
+          SELECT string_agg(':' || tgname, '' ORDER BY tgname) FROM pg_trigger
+          WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R') AND NOT starts_with(tgname, 'hub_capture_')), ''),
+        ',' ORDER BY c.oid), '')
       FROM hub.tracked t JOIN pg_namespace s ON s.nspname = t.schema_name
       JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.relation_name
       """

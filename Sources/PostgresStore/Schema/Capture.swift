@@ -90,6 +90,7 @@ package enum Capture {
   /// Leaves no trace of hub on the table.
   package static func remove(_ session: Session, _ table: TableInfo) throws {
     try removeTriggers(session, table)
+    try LastImages.remove(session, table)
     try session.script("DROP TABLE IF EXISTS \(table.versions)")
   }
 

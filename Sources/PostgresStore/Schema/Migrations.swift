@@ -111,6 +111,11 @@ package enum Migrations {
     CREATE UNIQUE INDEX ON hub.quarantine
       (peer, table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1));
 
+    -- Rows that a trigger of the user's, one that fires on replicas too, made other than they were sent; by table.
+    CREATE TABLE hub.altered_row (
+      table_name text PRIMARY KEY, key jsonb NOT NULL, columns text NOT NULL, rows bigint NOT NULL,
+      at timestamptz NOT NULL DEFAULT now());
+
     -- Parts of a batch that has not arrived whole. Unlogged: a server crash empties it, the batch is asked for again.
     CREATE UNLOGGED TABLE hub.stage (
       peer text NOT NULL, number bigint NOT NULL, id bigint NOT NULL, part int NOT NULL, rows int NOT NULL, body bytea NOT NULL,

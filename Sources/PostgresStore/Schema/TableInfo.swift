@@ -48,6 +48,8 @@ package struct TableInfo: Sendable {
   package var referencedBy: [ForeignKey]
   /// DEFERRABLE unique and exclusion constraints: `session_replication_role = replica` silences their recheck.
   package var deferred: [DeferredConstraint] = []
+  /// The user's triggers that fire for what hub writes: ENABLE ALWAYS or REPLICA.
+  package var replicaTriggers: [String] = []
 
   /// The name in the catalogue and on the wire.
   package var name: String { Self.catalogueName(schemaName, relationName) }
@@ -106,6 +108,7 @@ extension TableInfo {
     try loadColumns(session, &tables)
     try loadForeignKeys(session, &tables)
     try loadDeferred(session, &tables)
+    try loadReplicaTriggers(session, &tables)
     return parentsFirst(tables)
   }
 
@@ -226,6 +229,18 @@ extension TableInfo {
       let last = tables[at].deferred.count - 1
       tables[at].deferred[last].columns.append(rows.text(i, 2))
       tables[at].deferred[last].operators.append(operatorName(rows.text(i, 3), rows.text(i, 4)))
+    }
+  }
+
+  private static func loadReplicaTriggers(_ session: Session, _ tables: inout [TableInfo]) throws {
+    let rows = try session.query(
+      """
+      SELECT tgrelid, tgname FROM pg_trigger WHERE tgrelid = ANY (\(.integers(tables.map(\.relationID)))::bigint[])
+        AND tgenabled IN ('A', 'R') AND NOT tgisinternal AND NOT starts_with(tgname, 'hub_capture_') ORDER BY tgname
+      """)
+    for i in 0..<rows.count {
+      guard let at = tables.firstIndex(where: { $0.relationID == rows.int64(i, 0) }) else { continue }
+      tables[at].replicaTriggers.append(rows.text(i, 1))
     }
   }
 

@@ -66,6 +66,8 @@ package enum Reason: String, Hashable, Sendable {
   case latest, head, branch, function
   case updateWins = "update_wins"
   case deleteWins = "delete_wins"
+  /// Living rows refer to a deleted one: it came back.
+  case referenced
 }
 
 /// A conflict with its outcome: what the conflict log keeps.

@@ -120,9 +120,3 @@ struct Verify: ParsableCommand {
   @Argument(parsing: .allUnrecognized) var rest: [String] = []
   func run() throws { throw notYet("verify") }
 }
-
-struct Trace: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Where a row's writes are (not in this version).")
-  @Argument(parsing: .allUnrecognized) var rest: [String] = []
-  func run() throws { throw notYet("trace") }
-}
