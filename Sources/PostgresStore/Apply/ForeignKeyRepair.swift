@@ -17,7 +17,7 @@ struct ForeignKeyRepair {
   /// Rows of one table that came back.
   struct Revived {
     var applier: TableApplier
-    var decided: [(dot: Dot, row: Int, conflict: DecidedConflict<RowValues>)]
+    var decided: [DecidedRow]
   }
 
   /// A tombstone with what its row looked like.
@@ -136,7 +136,8 @@ struct ForeignKeyRepair {
           name: name, columns: Array(zip(names, rowValues(text: image))),
           version: TableApplier.LocalVersion(
             dot: dot, stamp: rows.int64(i, count + 5),
-            vector: rows.string(i, count + 6).map { VersionVector(postgres: $0) } ?? VersionVector(dot))))
+            vector: rows.string(i, count + 6).map { VersionVector(postgres: $0) } ?? VersionVector(dot),
+            details: RowDetails())))
     }
     return found
   }
@@ -184,24 +185,28 @@ struct ForeignKeyRepair {
     let dots = try session.query(
       "SELECT hub.current_actor(), nextval('hub.dot') FROM generate_series(1, \(rows.count)::int)")
     var writes: [PlannedWrite] = []
-    var decided: [(dot: Dot, row: Int, conflict: DecidedConflict<RowValues>)] = []
+    var decided: [DecidedRow] = []
     for (row, candidate) in zip(rows, group) {
       guard let version = tombstones[row] else { throw Raced(table: table.name) }
       let dot = Dot(actor: ActorID(rawValue: dots.int64(row, 0)), n: dots.int64(row, 1))
       let tombstone = RowState<RowValues>(
         vector: version.vector, dot: version.dot, stamp: Stamp(rawValue: version.stamp), value: nil)
-      writes.append(plan(row, Arbiter(dot: dot, now: now).reasserted(images[row], over: tombstone)))
+      var write = plan(row, Arbiter(dot: dot, now: now).reasserted(images[row], over: tombstone))
+      // A counter's amounts outlive the row.
+      write.contributions = version.details.contributions
+      writes.append(write)
       // What head held when the other arrived: the row, when it is its delete that arrived.
       let isDeletedNow = deletedNow.contains(candidate.name)
       let conflict =
         isDeletedNow
         ? Conflict(column: nil, local: images[row], incoming: tombstone)
         : Conflict(column: nil, local: tombstone, incoming: images[row])
+      let image = applier.values(of: row)
       decided.append(
-        (
-          dot, row,
-          DecidedConflict(conflict: conflict, winner: isDeletedNow ? .local : .incoming, reason: .referenced)
-        ))
+        DecidedRow(
+          row: row,
+          conflict: DecidedConflict(conflict: conflict, winner: isDeletedNow ? .local : .incoming, reason: .referenced),
+          dot: dot, local: isDeletedNow ? image : nil, incoming: isDeletedNow ? nil : image))
     }
     try applier.writeVersions(writes)
     var touched = TouchedRows(table)

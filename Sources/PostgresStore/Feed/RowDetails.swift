@@ -7,6 +7,9 @@ struct RowDetails {
   var contributions: [RowContribution] = []
   var columnVersions: [ColumnVersion] = []
 
+  /// Of a row that nobody counted in, and of which no column was updated alone.
+  init() {}
+
   /// What to select for it of a version table `v`, with a comma before.
   static func columns(of table: TableInfo) -> String {
     table.comparesUpdates
