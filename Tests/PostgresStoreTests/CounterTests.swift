@@ -36,6 +36,24 @@ import Testing
     #expect(try pair.head.count("hub.quarantine") == 0)
   }
 
+  @Test("COUNT: head discards a refused row, and what was counted before counts once")
+  func aDiscardedRowKeepsItsAmounts() throws {
+    // Believed: head's new version of a discarded row needs its vector only. Wrong: without the contributions a branch's
+    // next sum, which is of all that it ever added, was added to amounts that had them already (92 instead of 95).
+    let pair = try pair()
+    try pair.head.application.script("ALTER TABLE stock ADD CHECK (place <> 'X')")
+    try pair.branch.application.script("UPDATE stock SET qty = qty - 3 WHERE sku = 'tea'")
+    try pair.settle()
+    try pair.branch.application.script("UPDATE stock SET place = 'X' WHERE sku = 'tea'")
+    #expect(try pair.up().quarantined == 1)
+    try pair.branch.application.script("UPDATE stock SET qty = qty - 2 WHERE sku = 'tea'")
+    try pair.head.hub.transaction { session in
+      let id = try session.query("SELECT id FROM hub.quarantine").int64(0, 0)
+      #expect(try QuarantineRelease(session, id, coder: Drawer.coder).discard(coder: Drawer.coder) == .restated)
+    }
+    try expectEqual(pair, ["mug\tB\t7\t0", "tea\tA\t95\t10.50"])
+  }
+
   @Test("COUNT: concurrent increments add up, whatever arrives twice, late or in which order")
   func concurrentIncrementsAddUp() throws {
     let pair = try pair()

@@ -1,6 +1,7 @@
 import Glibc
 import HubEngine
 import SyncCore
+import Synchronization
 import Testing
 
 @testable import PostgresStore
@@ -212,8 +213,19 @@ final class Pair {
 
 /// Keeps blocks in memory and hands out numbers for them: a coder without a wire.
 enum Drawer {
+  private static let blocks = Mutex<[RowBlock]>([])
+
   static let coder = RowCoder(
-    encode: { block in Array("\(block.table) \(block.count)".utf8) }, decode: { _ in [] })
+    encode: { block in
+      blocks.withLock {
+        $0.append(block)
+        return Array(String($0.count - 1).utf8)
+      }
+    },
+    decode: { bytes in
+      guard let at = Int(String(decoding: bytes, as: UTF8.self)) else { return [] }
+      return blocks.withLock { [$0[at]] }
+    })
 }
 
 extension RowBlock {

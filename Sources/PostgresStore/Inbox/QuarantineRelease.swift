@@ -85,7 +85,7 @@ package struct QuarantineRelease {
     try session.script("SET LOCAL session_replication_role = replica")
     try ApplyTransaction.passCapture(session)
     let applier = try TableApplier(
-      session: session, table: table, block: Self.keysAlone(refused), refusesMissing: true)
+      session: session, table: table, block: Self.keysAlone(refused, in: table), refusesMissing: true)
     let exists = try applier.lockRows()[0]
     let local = try applier.lockVersions()[0]
     let seen = refused.vector(0)
@@ -104,8 +104,23 @@ package struct QuarantineRelease {
     try applier.writeVersions([
       PlannedWrite(
         row: 0, content: .none, isAlive: exists, dot: dot, stamp: stamp.rawValue,
-        vector: vector.dots.count > 1 ? vector : nil, hasVersion: local != nil, echo: false)
+        vector: vector.dots.count > 1 ? vector : nil,
+        // What others counted is in the row: without it they would count again.
+        contributions: local?.details.contributions ?? [], columnVersions: local?.details.columnVersions ?? [],
+        hasVersion: local != nil, echo: false)
     ])
+  }
+
+  /// With a place for each of the table's columns, to which details of the version refer.
+  private static func keysAlone(_ block: RowBlock, in table: TableInfo) -> RowBlock {
+    var keys = keysAlone(block)
+    for column in table.columns.dropFirst(keys.keyCount) {
+      keys.columnNames.append(column.name)
+      var empty = ColumnBytes()
+      empty.lengths = keys.actors.map { _ in -1 }
+      keys.columns.append(empty)
+    }
+    return keys
   }
 
   private static func keysAlone(_ block: RowBlock) -> RowBlock {
