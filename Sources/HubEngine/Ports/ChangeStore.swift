@@ -208,6 +208,8 @@ package protocol ChangeStore: Sendable {
     hubVersion: String) async throws(HubError)
   func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError)
   func saveSeen(_ offices: [String]) async throws(HubError)
+  /// Gives rows that a TRUNCATE of this table removed unseen their tombstones. false: an application holds one of them.
+  func settleTruncated(_ table: String) async throws(HubError) -> Bool
   /// Tries the quarantined rows again, or one; returns how many went in.
   func retryQuarantine(only id: Int64?) async throws(HubError) -> Int
   /// nil: nothing is quarantined that could be tried again. Else what the tracked tables and their constraints look

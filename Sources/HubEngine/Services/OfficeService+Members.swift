@@ -84,6 +84,8 @@ extension OfficeService {
         case "restate":
           try await sendRestate(request.argument)
           try await session?.confirmed()
+        case "truncated":
+          guard try await store.settleTruncated(request.argument) else { continue }
         case "sync":
           guard !syncs.contains(where: { $0.id == request.id }) else { continue }
           syncs.append((request.id, .now + .seconds(Int64(request.argument) ?? 60)))

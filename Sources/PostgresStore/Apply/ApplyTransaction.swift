@@ -44,14 +44,21 @@ struct ApplyTransaction {
   }
 
   /// hub's own writes: user triggers stay silent, capture skips them, and hub is the one that gives way to a lock.
-  /// What is acknowledged after the commit must be durable, whatever the database's own setting says.
+  /// Readers see the rows before they are on disk; `flush` comes before anybody is told that they are here.
   static func begin(_ session: Session) throws {
     try session.script(
       """
-      SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = on
+      SET LOCAL session_replication_role = replica; SET LOCAL synchronous_commit = off
       """)
     try LockPatience.begin(session)
     try passCapture(session)
+  }
+
+  /// Whatever was committed before is on disk afterwards, whatever the database's own setting says: committing a record
+  /// writes the log up to it (PostgreSQL's manual, Asynchronous Commit). The record is an empty logical message.
+  static func flush(_ session: Session) throws {
+    try session.script(
+      "SET LOCAL synchronous_commit = on; SELECT pg_catalog.pg_logical_emit_message(true, 'hub', '')")
   }
 
   /// Until the transaction ends, capture takes its writes for hub's.

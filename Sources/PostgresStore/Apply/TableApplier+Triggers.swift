@@ -20,7 +20,7 @@ extension TableApplier {
         unsafe: """
           INSERT INTO hub.altered_row (table_name, key, columns, rows)
           SELECT \(quotedLiteral(table.name)), jsonb_build_object(\(key.joined(separator: ", "))), d.columns, count(*) OVER ()
-          FROM \(valueSource) JOIN \(table.quoted) t ON \(join)
+          FROM \(valueSource()) JOIN \(table.quoted) t ON \(join)
           CROSS JOIN LATERAL (SELECT concat_ws(', ', \(differs.joined(separator: ", ")))) AS d (columns)
           WHERE d.columns <> '' LIMIT 1
           ON CONFLICT (table_name) DO UPDATE SET key = EXCLUDED.key, columns = EXCLUDED.columns,

@@ -215,10 +215,12 @@ struct TableApplier {
     var inserts = groups[.insert] ?? []
     var updates = groups[.update] ?? []
     var deletes = groups[.delete] ?? []
-    if replacing {
-      deletes += updates
-      inserts += updates
-      updates = []
+    let replaced = replacing ? Set(updates.map(\.row)) : try renumbered(updates)
+    if !replaced.isEmpty {
+      let again = updates.filter { replaced.contains($0.row) }
+      deletes += again
+      inserts += again
+      updates.removeAll { replaced.contains($0.row) }
     }
     if !deletes.isEmpty {
       let deleted = try session.patiently(
@@ -232,6 +234,22 @@ struct TableApplier {
     if !table.replicaTriggers.isEmpty { try noteAltered(inserts + updates) }
   }
 
+  /// Rows that exist with another number in a GENERATED ALWAYS identity column, which UPDATE cannot set and INSERT can.
+  private func renumbered(_ updates: [PlannedWrite]) throws -> Set<Int> {
+    let identities = shared.indices.filter { $0 >= table.keyCount && shared[$0].column.isIdentityAlways }
+    guard !updates.isEmpty, !identities.isEmpty, canReplace else { return [] }
+    let differs = identities.map {
+      "t.\(quotedName(shared[$0].column.name)) IS DISTINCT FROM u.c\($0)::\(shared[$0].column.castType)"
+    }
+    let rows = try session.hot(
+      SQL(
+        unsafe: """
+          SELECT u.i FROM \(valueSource(numbered: true)) JOIN \(table.quoted) t ON \(valueJoin)
+          WHERE \(differs.joined(separator: " OR "))
+          """, picked(updates, keysOnly: false)))
+    return Set((0..<rows.count).map { updates[rows.int($0, 0) - 1].row })
+  }
+
   private func insert(_ writes: [PlannedWrite]) throws {
     let given = shared.indices.filter { !shared[$0].column.isGenerated }
     let names = given.map { quotedName(shared[$0].column.name) }.joined(separator: ", ")
@@ -241,7 +259,7 @@ struct TableApplier {
       SQL(
         unsafe: """
           INSERT INTO \(table.quoted) (\(names)) OVERRIDING SYSTEM VALUE
-          SELECT \(values) FROM \(valueSource) ON CONFLICT (\(key)) DO NOTHING
+          SELECT \(values) FROM \(valueSource()) ON CONFLICT (\(key)) DO NOTHING
           """, picked(writes, keysOnly: false)))
     try expect(inserted.affected, writes.count)
   }
@@ -254,19 +272,24 @@ struct TableApplier {
     let set = settable.map {
       "\(quotedName(shared[$0].column.name)) = u.c\($0)::\(shared[$0].column.castType)"
     }
-    let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { "u.c\($0)::\($1.castType)" })
     let updated = try session.patiently(
       SQL(
         unsafe: """
-          UPDATE \(table.quoted) t SET \(set.joined(separator: ", ")) FROM \(valueSource) WHERE \(join)
+          UPDATE \(table.quoted) t SET \(set.joined(separator: ", ")) FROM \(valueSource()) WHERE \(valueJoin)
           """, picked(writes, keysOnly: false)))
     try expect(updated.affected, writes.count)
   }
 
-  var valueSource: String {
+  /// `unnest($1, …) AS u(c0, …)` over the shared columns of picked rows; numbered: with their ordinality `i`.
+  func valueSource(numbered: Bool = false) -> String {
     let parameters = shared.indices.map { "$\($0 + 1)::text[]" }.joined(separator: ", ")
     let names = shared.indices.map { "c\($0)" }.joined(separator: ", ")
-    return "unnest(\(parameters)) AS u(\(names))"
+    return numbered
+      ? "unnest(\(parameters)) WITH ORDINALITY AS u(\(names), i)" : "unnest(\(parameters)) AS u(\(names))"
+  }
+
+  private var valueJoin: String {
+    table.keyJoin({ "t.\(quotedName($1.name))" }, { "u.c\($0)::\($1.castType)" })
   }
 
   func picked(_ writes: [PlannedWrite], keysOnly: Bool) -> [SQLValue] {

@@ -122,7 +122,9 @@ extension PostgresStore {
             session: session, tables: tables, isHead: isHead, peer: peer, coder: coder,
             refusesMissing: refusesMissing)
           do {
-            return try transaction.run({ apply in try blocks(session, apply) }, finish: finish)
+            let counts = try transaction.run({ apply in try blocks(session, apply) }, finish: finish)
+            try ApplyTransaction.flush(session)
+            return counts
           } catch let raced as Raced {
             throw HubError(
               .database, "an application writes the same rows of \(raced.table)", sqlstate: "40001",

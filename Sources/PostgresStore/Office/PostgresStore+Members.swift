@@ -56,11 +56,13 @@ extension PostgresStore {
 
   package func saveAcknowledged(_ reference: BatchReference, by peer: String) async throws(HubError) {
     try await control.perform { session in
-      try session.hot(
+      // One that a crash forgets only makes the sender look again.
+      try session.script(
         """
-        UPDATE hub.peer SET acked_number = \(reference.number)::bigint, acked_id = \(reference.id)::bigint,
+        SET LOCAL synchronous_commit = off;
+        UPDATE hub.peer SET acked_number = \(reference.number), acked_id = \(reference.id),
           state = CASE WHEN state = 'joining' THEN 'active' ELSE state END, last_seen = now()
-        WHERE office = \(peer)
+        WHERE office = \(quotedLiteral(peer))
         """)
     }
   }

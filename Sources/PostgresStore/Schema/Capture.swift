@@ -126,24 +126,23 @@ package enum Capture {
     (1...max(1, table.keyCount)).map { "k\($0)" }.joined(separator: ", ")
   }
 
-  private static func capturing(_ table: TableInfo) -> String {
+  /// Once a statement: the actor that may name writes, the clock and the transaction.
+  private static let office = """
+    (SELECT CASE WHEN o.tableoid = o.table_identity AND o.server_started = pg_postmaster_start_time() THEN o.actor
+      ELSE hub.current_actor() END AS own, \(now) AS clock, pg_current_xact_id() AS xact
+      FROM hub.office o OFFSET 0) AS c
+    """
+
+  /// A new version of this office's for each row of `rows`, which has the key's columns and is called `s`.
+  static func upsert(_ table: TableInfo, rows: String, alive: Bool) -> String {
     let names = keyNames(table)
     let columns = table.keyColumns.map { "s." + quotedName($0.name) }.joined(separator: ", ")
-    let old = table.keyColumns.map { "OLD.\(quotedName($0.name))" }.joined(separator: ", ")
-    let aliases = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")
-    // Once a statement: the actor that may name writes, the clock and the transaction.
-    let office = """
-      (SELECT CASE WHEN o.tableoid = o.table_identity AND o.server_started = pg_postmaster_start_time() THEN o.actor
-        ELSE hub.current_actor() END AS own, \(now) AS clock, pg_current_xact_id() AS xact
-        FROM hub.office o OFFSET 0) AS c
-      """
     // A row that is written as a whole has no columns of their own writers any more.
     let forget = table.isMergedByColumn ? ", column_versions = NULL" : ""
     let latest =
       table.isMergedByColumn
       ? ", (SELECT max(e) + 1 FROM unnest(v.column_versions) WITH ORDINALITY AS u (e, i) WHERE i % 4 = 0)" : ""
-    func upsert(_ rows: String, alive: Bool) -> String {
-      """
+    return """
       INSERT INTO \(table.versions) AS v (\(names), actor, n, stamp, xid, alive, echo)
       SELECT \(columns), c.own, nextval('hub.dot'), c.clock, c.xact, \(alive), false FROM \(rows), \(office)
       ON CONFLICT (\(names)) DO UPDATE SET
@@ -152,7 +151,13 @@ package enum Capture {
         actor = EXCLUDED.actor, n = EXCLUDED.n, stamp = greatest(EXCLUDED.stamp, v.stamp + 1\(latest)), xid = EXCLUDED.xid,
         alive = \(alive), echo = false\(forget);
       """
-    }
+  }
+
+  private static func capturing(_ table: TableInfo) -> String {
+    let columns = table.keyColumns.map { "s." + quotedName($0.name) }.joined(separator: ", ")
+    let old = table.keyColumns.map { "OLD.\(quotedName($0.name))" }.joined(separator: ", ")
+    let aliases = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")
+    func upsert(_ rows: String, alive: Bool) -> String { Self.upsert(table, rows: rows, alive: alive) }
     return """
       BEGIN
         \(Self.unlessApplying)
@@ -168,6 +173,10 @@ package enum Capture {
           \(upsert("old_rows AS s", alive: false))
         ELSE
           \(upsert("\(table.quoted) AS s", alive: false))
+          -- Of rows committed since this transaction's snapshot nothing is known in it.
+          IF current_setting('transaction_isolation') NOT LIKE 'read %' THEN
+            INSERT INTO hub.request (kind, argument) VALUES ('truncated', \(quotedLiteral(table.name)));
+          END IF;
         END IF;
         RETURN NULL;
       END
