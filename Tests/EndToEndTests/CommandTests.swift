@@ -36,6 +36,48 @@ extension EndToEnd {
       }
     }
 
+    @Test("CAP-09: behind a connection pooler every command says so in one line and changes nothing")
+    func poolersAreRefused() throws {
+      try Company.with(branches: 1, schema: HistoryKeeper.schema, tracks: [["ledger"]]) { company in
+        let head = company.head
+        let url = try #require(URLComponents(string: head.url))
+        let directory = "/tmp/hub-pooler-\(UInt32.random(in: 0...UInt32.max))"
+        try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: false)
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        // The pooler gives up root's rights before it makes its socket.
+        guard chmod(directory, 0o777) == 0 else { throw Failed("chmod") }
+        // As an operator would who saw the pooler refuse hub's startup parameters.
+        try """
+        [databases]
+        * = host=\(url.host ?? "") port=\(url.port ?? 5432) user=\(url.user ?? "") password=\(url.password ?? "")
+        [pgbouncer]
+        listen_addr =
+        listen_port = 6432
+        unix_socket_dir = \(directory)
+        auth_type = any
+        pool_mode = transaction
+        ignore_startup_parameters = options, extra_float_digits
+
+        """.write(toFile: directory + "/pgbouncer.ini", atomically: false, encoding: .utf8)
+        let pooler = try Program(
+          "/usr/sbin/pgbouncer", (getuid() == 0 ? ["-u", "nobody"] : []) + [directory + "/pgbouncer.ini"],
+          environment: [:], directory: directory, name: "pgbouncer")
+        defer { pooler.murder() }
+        let socket = directory.split(separator: "/").map { "%2F" + $0 }.joined()
+        let text = "postgresql://\(url.user ?? "")@\(socket):6432\(url.path)"
+        try until(20, "the pooler listens: \(pooler.errorText)") {
+          try head.hub("doctor", "--database", text).errors.contains("pooler")
+        }
+        let before = try head.connect().number("SELECT count(*) FROM hub.request")
+        for command in [["doctor"], ["status"], ["track", "shared"], ["run"], ["sync"], ["invite", "z"]] {
+          let outcome = try head.hub(command + ["--database", text])
+          #expect(outcome.code == 1, "\(command): \(outcome)")
+          #expect(outcome.errorLines.count == 1 && outcome.errors.contains("a connection pooler"), "\(outcome.errors)")
+        }
+        #expect(try head.connect().number("SELECT count(*) FROM hub.request") == before)
+      }
+    }
+
     @Test(
       "Contract: status, branches and tables have their keys; pause holds rows, resume lets them go; watch shows them")
     func commandsKeepTheContract() throws {

@@ -18,9 +18,7 @@ enum HazardList {
       "CAP-03", "TRUNCATE; partitions, unlogged tables and large objects refused",
       [
         .here,
-        .later(
-          "one range tombstone above 1 000 000 rows; TRUNCATE under REPEATABLE READ misses rows its snapshot does not see"
-        ),
+        .later("one range tombstone above 1 000 000 rows"),
       ]
     ),
     ("CAP-04", "triggers bypassed", [.here, .later("drift under DISABLE TRIGGER is found by hub verify")]),
@@ -31,7 +29,7 @@ enum HazardList {
     ("CAP-06", "publishing what is not yet durable", [.elsewhere("PostgresStore.record; end-to-end tests")]),
     ("CAP-07", "no NOTIFY, no shared hot row, no time that grows with the square", [.here]),
     ("CAP-08", "the user's transaction does not fail because of hub", [.here]),
-    ("CAP-09", "a pooler in transaction mode", [.later("doctor refuses it")]),
+    ("CAP-09", "a pooler in transaction mode", [.elsewhere("every connection refuses it; end-to-end tests")]),
     ("CAP-10", "values travel as their type's text", [.here]),
     ("APP-01", "version check and write do not share a snapshot", [.here]),
     ("APP-02", "lock order, lock time-out, races", [.here]),

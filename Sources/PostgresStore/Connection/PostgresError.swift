@@ -10,6 +10,9 @@ package struct PostgresError: Error, Sendable, CustomStringConvertible {
   package var constraint: String?
   package var isConnectionLost = false
 
+  /// Not one session of the server's but turns in several: what a session sets would leak to others.
+  static let pooled = PostgresError(sqlstate: "HB002", message: "a connection pooler stands before the database")
+
   package init(sqlstate: String?, message: String) {
     self.sqlstate = sqlstate
     self.message = message
@@ -42,6 +45,11 @@ package struct PostgresError: Error, Sendable, CustomStringConvertible {
         .database, "cannot reach the database: \(message)",
         hint: "check --database (or HUB_DATABASE_URL) and that the server runs", sqlstate: sqlstate,
         isTransient: true)
+    }
+    if sqlstate == Self.pooled.sqlstate {
+      return HubError(
+        .refused, message, hint: "give hub the address of the PostgreSQL server itself; applications may use the pooler"
+      )
     }
     let mend = hint ?? (sqlstate == "42501" ? "run hub doctor to see which privilege is missing" : nil)
     return HubError(

@@ -46,6 +46,10 @@ package final class Session {
       let said = String(cString: PQerrorMessage(connection)).trimmed
       throw PostgresError(sqlstate: nil, message: said.isEmpty ? "no connection" : said)
     }
+    // A pooler tells its clients a process of its own making.
+    guard try script("SELECT pg_backend_pid()").int(0, 0) == Int(PQbackendPID(connection)) else {
+      throw PostgresError.pooled
+    }
   }
 
   deinit { PQfinish(connection) }
