@@ -300,6 +300,45 @@ import Testing
     #expect(try up.head.count("pg_trigger WHERE tgname LIKE '%archive%'") == 0)
   }
 
+  @Test("APP-03: foreign keys to and from tables that are not tracked hold too: such rows wait in quarantine")
+  func keysOfTablesThatAreNotTracked() throws {
+    // Believed: foreign keys among the tracked tables are all that hub's writes can break. Wrong: orphans, in silence.
+    let child = try pair(Self.family, [("public", "c")])
+    try child.head.application.script(
+      "INSERT INTO p VALUES (1, 'only at head', NULL); INSERT INTO c VALUES (7, 1, NULL)")
+    #expect(try child.down().quarantined == 1)
+    #expect(try child.branch.copy("c") == [])
+    #expect(try child.branch.text("SELECT sqlstate FROM hub.quarantine") == "23503")
+    try child.branch.application.script("INSERT INTO p VALUES (1, 'here too', NULL)")
+    try child.head.application.script("UPDATE c SET code = NULL")
+    #expect(try child.down().quarantined == 0)
+    #expect(try child.branch.copy("c") == child.head.copy("c"))
+
+    let parent = try pair(Self.family, [("public", "p")])
+    #expect(try parent.head.text("SELECT to_regclass('hub.i1') IS NULL") == "t", "nothing could bring the row back")
+    try parent.head.application.script("INSERT INTO p VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    try parent.settle()
+    try parent.head.application.script("INSERT INTO c VALUES (7, 1, NULL)")
+    try parent.branch.application.script("DELETE FROM p")
+    #expect(try parent.up().quarantined == 1)
+    #expect(try parent.head.copy("p", columns: "id") == ["1"])
+    #expect(try parent.head.copy("c", columns: "p") == ["1"], "ON DELETE CASCADE of an office is not run by hub")
+  }
+
+  @Test("APP-08: a role that may not read a table that is not tracked does not stop at its foreign keys")
+  func keysOfTablesThatAreNotReadable() throws {
+    let pair = try pair(Self.family, [("public", "c")])
+    try pair.branch.application.script(
+      "CREATE ROLE \(pair.branch.database.name)_daemon; GRANT USAGE ON SCHEMA hub TO \(pair.branch.database.name)_daemon; GRANT SELECT ON ALL TABLES IN SCHEMA hub TO \(pair.branch.database.name)_daemon"
+    )
+    let session = try pair.branch.database.connect()
+    try session.script("SET ROLE \(pair.branch.database.name)_daemon")
+    #expect(try TableInfo.loadAll(session).flatMap(\.references).isEmpty)
+    #expect(try TableInfo.loadAll(pair.branch.hub).flatMap(\.references).map(\.isWithinTracked) == [false, false])
+    try session.script(
+      "RESET ROLE; DROP OWNED BY \(pair.branch.database.name)_daemon; DROP ROLE \(pair.branch.database.name)_daemon")
+  }
+
   @Test func aRowsTextIsReadAsPostgreSQLWritesIt() throws {
     let office = try Office("head", cluster: 1)
     let rows: [[String?]] = [

@@ -35,12 +35,7 @@ enum HazardList {
     ("APP-02", "lock order, lock time-out, races", [.here]),
     (
       "APP-03", "replica role: triggers, DEFERRABLE UNIQUE, foreign keys",
-      [
-        .here,
-        .later(
-          "children of tables that are not tracked are not looked at"
-        ),
-      ]
+      [.here]
     ),
     ("APP-04", "insert against insert; who may write", [.here]),
     ("APP-05", "every branch write is answered; no echoes", [.here, .elsewhere("SyncSimulation")]),

@@ -217,7 +217,7 @@ final class BatchApplier {
   }
 
   private func findOrphans() throws -> [RowName: Refusal] {
-    let check = ForeignKeyCheck(session: session, tables: tables)
+    let check = ForeignKeyCheck(session: session)
     var orphans: [RowName: Refusal] = [:]
     func note(_ found: [ForeignKeyCheck.Orphan], _ rows: TouchedRows, _ sqlstate: String) {
       guard !found.isEmpty else { return }

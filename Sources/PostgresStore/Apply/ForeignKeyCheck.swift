@@ -49,7 +49,6 @@ extension RowName {
 /// Foreign keys, checked set by set: `session_replication_role = replica` silences PostgreSQL's own checks.
 struct ForeignKeyCheck {
   let session: Session
-  let tables: [String: TableInfo]
 
   /// A row that is in the way, by its number among the touched ones, and why.
   typealias Orphan = (number: Int, detail: String)
@@ -59,21 +58,19 @@ struct ForeignKeyCheck {
   func orphans(among written: TouchedRows) throws -> [Orphan] {
     var found: [Orphan] = []
     for key in written.table.references {
-      guard let parent = tables[key.parent] else { continue }
       let match = zip(zip(key.parentColumns, key.childColumns), key.operators)
         .map { "p.\(quotedName($0.0)) \($1) c.\(quotedName($0.1))" }.joined(separator: " AND ")
       let filled = key.childColumns.map { "c.\(quotedName($0)) IS NOT NULL" }.joined(separator: " AND ")
       let child = "\(written.source) JOIN \(written.table.quoted) c ON \(written.join("c"))"
-      try session.hot(
-        SQL(
-          unsafe: """
-            SELECT count(*) FROM (SELECT FROM \(child) JOIN \(parent.quoted) p ON \(match) FOR KEY SHARE OF p) AS locked
-            """, written.parameters))
+      if key.locksParent {
+        let locked = "SELECT FROM \(child) JOIN \(key.quotedParent) p ON \(match) FOR KEY SHARE OF p"
+        try session.hot(SQL(unsafe: "SELECT count(*) FROM (\(locked)) AS locked", written.parameters))
+      }
       let rows = try session.hot(
         SQL(
           unsafe: """
             SELECT u.i FROM \(child) WHERE \(filled)
-              AND NOT EXISTS (SELECT FROM \(parent.quoted) p WHERE \(match))
+              AND NOT EXISTS (SELECT FROM \(key.quotedParent) p WHERE \(match))
             """, written.parameters))
       for i in 0..<rows.count {
         found.append(
@@ -113,7 +110,6 @@ struct ForeignKeyCheck {
   func parents(missedAmong deleted: TouchedRows) throws -> [Orphan] {
     var found: [Orphan] = []
     for key in deleted.table.referencedBy {
-      guard let child = tables[key.child] else { continue }
       let keyNames = deleted.table.keyColumns.map(\.name)
       let positions = key.parentColumns.map { name in keyNames.firstIndex(of: name) }
       let detail = "foreign key \(key.name): rows of \(key.child) refer to it"
@@ -123,7 +119,7 @@ struct ForeignKeyCheck {
         let filled = key.childColumns.map { "c.\(quotedName($0)) IS NOT NULL" }.joined(separator: " AND ")
         let orphaned = try session.script(
           """
-          SELECT EXISTS (SELECT FROM \(child.quoted) c WHERE \(filled)
+          SELECT EXISTS (SELECT FROM \(key.quotedChild) c WHERE \(filled)
             AND NOT EXISTS (SELECT FROM \(deleted.table.quoted) p WHERE \(match)))
           """)
         guard orphaned.bool(0, 0) else { continue }
@@ -138,7 +134,7 @@ struct ForeignKeyCheck {
       let rows = try session.hot(
         SQL(
           unsafe: """
-            SELECT u.i FROM \(deleted.source) WHERE EXISTS (SELECT FROM \(child.quoted) c WHERE \(match))
+            SELECT u.i FROM \(deleted.source) WHERE EXISTS (SELECT FROM \(key.quotedChild) c WHERE \(match))
               AND NOT EXISTS (SELECT FROM \(deleted.table.quoted) t WHERE \(deleted.join("t")))
             """, deleted.parameters))
       for i in 0..<rows.count { found.append((rows.int(i, 0) - 1, detail)) }

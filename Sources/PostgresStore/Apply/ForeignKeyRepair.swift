@@ -211,7 +211,7 @@ struct ForeignKeyRepair {
     try applier.writeVersions(writes)
     var touched = TouchedRows(table)
     touched.append(applier.block, rows)
-    if let duplicate = try ForeignKeyCheck(session: session, tables: tables).duplicates(among: touched).first {
+    if let duplicate = try ForeignKeyCheck(session: session).duplicates(among: touched).first {
       throw PostgresError(sqlstate: "23505", message: duplicate.detail)
     }
     return Revived(applier: applier, decided: decided)

@@ -10,7 +10,7 @@ import SyncCore
 package enum LastImages {
   /// Rows that only branches write do not go from head to them: they cannot come back.
   static func areKept(_ table: TableInfo) -> Bool {
-    !table.referencedBy.isEmpty && table.options.direction != "up"
+    table.referencedBy.contains(where: \.isWithinTracked) && table.options.direction != "up"
   }
 
   static func name(_ table: TableInfo) -> String { "hub.i\(table.id)" }

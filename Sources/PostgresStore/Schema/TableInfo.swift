@@ -18,13 +18,19 @@ package struct TableInfo: Sendable {
     package var greater: String
   }
 
+  /// One of the two tables is tracked, the other may not be.
   package struct ForeignKey: Sendable, Equatable {
     package var name: String
     package var child: String
     package var parent: String
+    package var quotedChild: String
+    package var quotedParent: String
     package var childColumns: [String]
     package var parentColumns: [String]
     package var operators: [String]
+    package var isWithinTracked: Bool
+    /// Whether hub may lock the parent's rows.
+    package var locksParent: Bool
   }
 
   /// No two rows may be alike in all these columns, by these operators.
@@ -160,35 +166,38 @@ extension TableInfo {
     "OPERATOR(\(quotedName(schema)).\(name))"
   }
 
+  /// Those to and from tables that are not tracked too, as far as hub may read these.
   private static func loadForeignKeys(_ session: Session, _ tables: inout [TableInfo]) throws {
-    let oids = tables.map(\.relationID)
     let rows = try session.query(
       """
-      SELECT f.conname, f.conrelid, f.confrelid, a.attname, p.attname, n.nspname, o.oprname, u.position
-      FROM pg_constraint f
+      SELECT f.conname, f.conrelid, f.confrelid, a.attname, p.attname, n.nspname, o.oprname, u.position,
+        cn.nspname, c.relname, pn.nspname, pc.relname, t.child AND t.parent, t.parent OR has_table_privilege(pc.oid, 'UPDATE')
+      FROM (SELECT *, conrelid = ANY (v.oids) AS child, confrelid = ANY (v.oids) AS parent
+        FROM pg_constraint, (VALUES (\(.integers(tables.map(\.relationID)))::bigint[])) AS v (oids)
+        WHERE contype = 'f' AND conparentid = 0 AND (conrelid = ANY (v.oids) OR confrelid = ANY (v.oids))) AS t
+      JOIN pg_constraint f ON f.oid = t.oid
+      JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
+      JOIN pg_class pc ON pc.oid = f.confrelid JOIN pg_namespace pn ON pn.oid = pc.relnamespace
       CROSS JOIN LATERAL unnest(f.conkey, f.confkey, f.conpfeqop)
         WITH ORDINALITY AS u(child, parent, equality, position)
       JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = u.child
       JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = u.parent
       JOIN pg_operator o ON o.oid = u.equality
       JOIN pg_namespace n ON n.oid = o.oprnamespace
-      WHERE f.contype = 'f' AND f.conrelid = ANY (\(.integers(oids))::bigint[])
-        AND f.confrelid = ANY (\(.integers(oids))::bigint[])
+      WHERE (t.child OR has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(cn.oid, 'USAGE'))
+        AND (t.parent OR has_table_privilege(pc.oid, 'SELECT') AND has_schema_privilege(pn.oid, 'USAGE'))
       ORDER BY f.oid, u.position
       """)
     var keys: [(child: Int64, parent: Int64, key: ForeignKey)] = []
     for i in 0..<rows.count {
       if rows.int(i, 7) == 1 {
-        let (child, parent) = (rows.int64(i, 1), rows.int64(i, 2))
-        keys.append(
-          (
-            child, parent,
-            ForeignKey(
-              name: rows.text(i, 0), child: tables.first { $0.relationID == child }?.name ?? "",
-              parent: tables.first { $0.relationID == parent }?.name ?? "", childColumns: [],
-              parentColumns: [],
-              operators: [])
-          ))
+        let key = ForeignKey(
+          name: rows.text(i, 0), child: catalogueName(rows.text(i, 8), rows.text(i, 9)),
+          parent: catalogueName(rows.text(i, 10), rows.text(i, 11)),
+          quotedChild: quotedName(rows.text(i, 8)) + "." + quotedName(rows.text(i, 9)),
+          quotedParent: quotedName(rows.text(i, 10)) + "." + quotedName(rows.text(i, 11)), childColumns: [],
+          parentColumns: [], operators: [], isWithinTracked: rows.bool(i, 12), locksParent: rows.bool(i, 13))
+        keys.append((rows.int64(i, 1), rows.int64(i, 2), key))
       }
       keys[keys.count - 1].key.childColumns.append(rows.text(i, 3))
       keys[keys.count - 1].key.parentColumns.append(rows.text(i, 4))
