@@ -16,12 +16,14 @@ import pq
 
 place = json.load(open(sys.argv[1]))
 quick = "--quick" in sys.argv
-wanted = [a for a in sys.argv[2:] if not a.startswith("-")] or ["capture", "drain", "latency", "memory"]
+wanted = [a for a in sys.argv[2:] if not a.startswith("-")] or ["capture", "drain", "latency", "memory", "contention"]
 ROUNDS = 1 if quick else 5
 SECONDS = 1 if quick else 4
 BULK = 20_000 if quick else 200_000
 SAMPLES = 20 if quick else 200
 MILLION = 100_000 if quick else 1_000_000
+HOT = 10_000
+HAMMER = 5 if quick else 30
 
 COLUMNS = "date, region, product, qty, cost, tax, total"
 ROW = "current_date, 'north', 'P-' || n % 1000, 1 + n % 9, 1.50, 0.30, 1.80"
@@ -94,14 +96,15 @@ def keep(name, **facts):
 # ------------------------------------------------------------------------------------------------ capture
 
 
-def pgbench(statement):
-    """Transactions a second of one statement: two clients, commits not waited for, so that the disk hides nothing."""
+def pgbench(statement, synchronous_commit):
+    """Transactions a second of one statement by two clients. Commits that wait for the disk are what applications see;
+    without the wait the disk hides nothing."""
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
         script.write(statement)
         script.flush()
         done = subprocess.run(
             [place["pgbench"], "-n", "-c", "2", "-j", "1", "-M", "prepared", "-T", str(SECONDS), "-f", script.name, place["head"]],
-            env=dict(os.environ, PGOPTIONS="-c synchronous_commit=off"), capture_output=True, text=True)
+            env=dict(os.environ, PGOPTIONS=f"-c synchronous_commit={synchronous_commit}"), capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit("pgbench: " + done.stderr.strip())
     return float(next(line for line in done.stdout.splitlines() if line.startswith("tps")).split()[2])
@@ -125,8 +128,10 @@ def capture():
     for table in ("untracked", "tracked"):
         insert(head, table, 10_000)
     ways = {
-        "insert, one row": lambda t: pgbench(one.format(t)),
-        "update, one row": lambda t: pgbench(change.format(t, t)),
+        "insert, one row": lambda t: pgbench(one.format(t), "on"),
+        "update, one row": lambda t: pgbench(change.format(t, t), "on"),
+        "insert, one row, the disk not waited for": lambda t: pgbench(one.format(t), "off"),
+        "update, one row, the disk not waited for": lambda t: pgbench(change.format(t, t), "off"),
         f"insert, {BULK} rows in one statement": lambda t: bulk(head, many.format(t), BULK),
         f"update, {BULK} rows in one statement": lambda t: bulk(head, many_changed.format(t, t), BULK),
     }
@@ -246,6 +251,62 @@ def memory(pairs):
             f"peak {peaks['head']:.0f} MB at head, {peaks['north']:.0f} MB at north; {MILLION / took:,.0f} rows/s")
 
 
+def hammer(url, seconds, waits, failures):
+    """One connection that writes random rows of `hot`, as single statements and as transactions of three, for a while."""
+    connection = pq.Connection(url)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        ids = sorted(random.sample(range(1, HOT + 1), random.choice((1, 1, 1, 3))))
+        statements = [f"UPDATE hot SET v = v + 1 WHERE id = {id}" for id in ids]
+        for statement in statements if len(ids) == 1 else ["BEGIN", *statements, "COMMIT"]:
+            began = time.monotonic()
+            try:
+                connection.run(statement)
+            except pq.Failure as failure:
+                failures.append(failure.sqlstate)
+                connection.run("ROLLBACK")
+                break
+            waits.append((time.monotonic() - began) * 1000)
+    connection.close()
+
+
+def contention(pairs):
+    """Applications at head write the very rows that hub applies there, in batches of all of them; then without hub."""
+    north, head = pairs["hub"]
+    for office in (head, north):
+        office.run("CREATE TABLE hot (id int PRIMARY KEY, v int NOT NULL, note text)")
+    head.run(f"INSERT INTO hot SELECT n, 0 FROM generate_series(1, {HOT}) n")
+    hub("head", "track", "hot", "--merge", "columns")
+    await_rows(north, "hot", HOT, HOT)
+    facts = {}
+    for way in ("with hub", "hub stopped"):
+        if way == "hub stopped":
+            for office in ("head", "north"):
+                stop(office)
+        waits, failures, rounds = [], [], 0
+        threads = [threading.Thread(target=hammer, args=(place["head"], HAMMER, waits, failures)) for _ in range(32)]
+        end = time.monotonic() + HAMMER
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end:
+            rounds += 1
+            north.run(f"UPDATE hot SET note = '{way} {rounds}'")
+            time.sleep(0.5)
+        for thread in threads:
+            thread.join()
+        waits.sort()
+        arrived = 0
+        if way == "with hub":
+            hub("north", "sync", "--timeout", "120s")
+            arrived = int(head.value(f"SELECT count(*) FROM hot WHERE note = '{way} {rounds}'"))
+        facts[way] = {"statements": len(waits), "median": statistics.median(waits), "longest": waits[-1],
+                      "p99_9": waits[int(len(waits) * 0.999)], "failures": failures, "batches": rounds, "arrived": arrived}
+        say(f"32 connections on {HOT:,} rows that hub applies, {way}" if arrived else f"the same, {way}",
+            f"{len(waits) / HAMMER:,.0f} statements/s, longest {waits[-1]:.0f} ms (99.9 %: {facts[way]['p99_9']:.0f} ms), "
+            f"{len(failures)} failed" + (f"; {rounds} batches of {HOT:,} rows, all arrived" if arrived == HOT else ""))
+    keep("contention", unit="ms", **facts)
+
+
 def compared(name, unit, values, text):
     facts = {way: spread(v) for way, v in values.items()}
     if unit == "ms":
@@ -269,7 +330,7 @@ def main():
         capture()
     if set(wanted) - {"capture"}:
         pairs = company()
-        for measure in (drain, latency, memory):
+        for measure in (drain, latency, memory, contention):
             if measure.__name__ in wanted:
                 measure(pairs)
     results["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -82,6 +82,9 @@ package enum Limits {
   package static let functionTimeout: Duration = .seconds(3)
   package static let reconnectAfter: Duration = .milliseconds(200)
   package static let reconnectAfterMax: Duration = .seconds(30)
-  package static let pollEveryMin: Duration = .milliseconds(2)
-  package static let pollEveryMax: Duration = .milliseconds(100)
+  /// How often a database is looked at: after work, soon after, and when nothing was found for a while.
+  package static let lookEveryMin: Duration = .milliseconds(2)
+  package static let lookEvery: Duration = .milliseconds(20)
+  package static let lookEveryMax: Duration = .milliseconds(50)
+  package static let quietAfter: Duration = .seconds(10)
 }

@@ -4,7 +4,7 @@ import Testing
 extension EndToEnd {
   @Suite(.serialized)
   struct CommandTests {
-    @Test("Issue, §5: a second hub run is a hot standby and takes over; SIGTERM exits 0 promptly and loses nothing")
+    @Test("a second hub run is a hot standby and takes over; SIGTERM exits 0 promptly and loses nothing")
     func theStandbyTakesOver() throws {
       try Company.with(branches: 1, schema: HistoryKeeper.schema, tracks: [["ledger"], ["shared"]]) { company in
         let keepers = company.offices.map { HistoryKeeper($0) }

@@ -4,7 +4,7 @@ import Testing
 extension EndToEnd {
   @Suite(.serialized)
   struct ConflictTests {
-    @Test("§3: the same row edited at offices that were apart: one winner everywhere, one entry with both rows at head")
+    @Test("the same row edited at offices that were apart: one winner everywhere, one entry with both rows at head")
     func conflictsEndTheSameEverywhere() throws {
       try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -60,7 +60,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("§3, property: hundreds of rows edited everywhere while apart end equal, every lost write is in the log")
+    @Test("hundreds of rows edited everywhere while apart end equal, every lost write is in the log")
     func manyConflictsConverge() throws {
       let schema =
         "CREATE TABLE doc (id int PRIMARY KEY, v text); INSERT INTO doc SELECT g, 'start' FROM generate_series(1, 300) g;"

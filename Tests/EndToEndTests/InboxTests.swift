@@ -70,7 +70,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, inbox: a conflict of every kind is listed, shown, reversed and seen everywhere without a new one")
+    @Test("Inbox: a conflict of every kind is listed, shown, reversed and seen everywhere without a new one")
     func everyKindOfConflictIsReversed() throws {
       try Company.with(branches: 2, schema: Self.schema, tracks: [["doc"]]) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -139,7 +139,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, inbox: a later edit is not overwritten, a file must fit, and what is wrong is said in one line")
+    @Test("Inbox: a later edit is not overwritten, a file must fit, and what is wrong is said in one line")
     func whatCannotBeResolvedIsRefused() throws {
       try Company.with(branches: 1, schema: Self.schema, tracks: [["doc"]]) { company in
         let (head, a) = (company.head, company["a"])
@@ -184,7 +184,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, inbox: recorded conflicts are tried with another policy, and nothing changes")
+    @Test("Inbox: recorded conflicts are tried with another policy, and nothing changes")
     func anotherPolicyIsTried() throws {
       try Company.with(branches: 1, schema: Self.schema, tracks: [["doc"]]) { company in
         let head = company.head
@@ -205,7 +205,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, inbox: entries reach the branch concerned although the broker loses them")
+    @Test("Inbox: entries reach the branch concerned although the broker loses them")
     func entriesReachTheBranchAfterAPurge() throws {
       try Company.with(branches: 2, schema: Self.schema, tracks: [["doc"]]) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -239,7 +239,7 @@ extension EndToEnd {
     }
 
     @Test(
-      "Issue, quarantine: of 10 000 rows one breaks a CHECK at head: the rest arrives, it goes in when the check goes")
+      "Quarantine: of 10 000 rows one breaks a CHECK at head: the rest arrives, it goes in when the check goes")
     func oneRowOfTenThousandWaitsAlone() throws {
       let schema = "CREATE TABLE part (id serial PRIMARY KEY, weight int NOT NULL, name text)"
       try Company.with(branches: 2, schema: schema, tracks: [["part"]]) { company in
@@ -291,7 +291,7 @@ extension EndToEnd {
       INSERT INTO part VALUES (1, 1, 'one'), (2, 2, 'two'), (3, 3, 'three');
       """
 
-    @Test("Issue, quarantine: what head discards or edits, the branch takes: both are equal and stay so")
+    @Test("Quarantine: what head discards or edits, the branch takes: both are equal and stay so")
     func discardedAndEditedRowsConverge() throws {
       try Company.with(branches: 2, schema: Self.checked, tracks: [["part"]]) { company in
         let (head, a) = (company.head, company["a"])
@@ -326,7 +326,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, quarantine: at a branch, discarded is asked of head again, and edited goes to every office")
+    @Test("Quarantine: at a branch, discarded is asked of head again, and edited goes to every office")
     func theBranchesSide() throws {
       let schema = Self.checked + "CREATE TABLE price (id int PRIMARY KEY, v int);"
       try Company.with(branches: 2, schema: schema, tracks: [["part"], ["price", "--direction", "down"]]) { company in

@@ -56,7 +56,7 @@ extension EndToEnd {
     private static let tables = [["customer"], ["sale"], ["line"]]
 
     @Test(
-      "Issue, integrity: a parent deleted at one branch while another inserts a child comes back everywhere, logged once"
+      "Integrity: a parent deleted at one branch while another inserts a child comes back everywhere, logged once"
     )
     func aParentComesBack() throws {
       try Company.with(branches: 3, schema: Self.family, tracks: Self.tables) { company in
@@ -97,7 +97,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, integrity: three levels deleted at one branch come back in one batch for the sake of a grandchild")
+    @Test("Integrity: three levels deleted at one branch come back in one batch for the sake of a grandchild")
     func aChainComesBack() throws {
       try Company.with(branches: 2, schema: Self.family, tracks: Self.tables) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -125,7 +125,7 @@ extension EndToEnd {
       """
 
     @Test(
-      "Issue, integrity: one unique value inserted at two branches: first kept, second quarantined with its children")
+      "Integrity: one unique value inserted at two branches: first kept, second quarantined with its children")
     func oneUniqueValueTwice() throws {
       try Company.with(branches: 2, schema: Self.people, tracks: [["person"], ["note"]]) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -166,7 +166,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, integrity: swapped unique values arrive, and a DEFERRABLE unique constraint stays true everywhere")
+    @Test("Integrity: swapped unique values arrive, and a DEFERRABLE unique constraint stays true everywhere")
     func swappedAndDeferredUniqueValues() throws {
       try Company.with(branches: 2, schema: Self.people, tracks: [["person"], ["note"]]) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -215,7 +215,7 @@ extension EndToEnd {
       """
 
     @Test(
-      "Issue, triggers: updated_at does not make offices differ; REPLICA and ALWAYS fire; doctor names one that changes rows"
+      "Triggers: updated_at does not make offices differ; REPLICA and ALWAYS fire; doctor names one that changes rows"
     )
     func triggers() throws {
       try Company.with(branches: 2, schema: Self.article, tracks: [["article"]]) { company in
@@ -251,7 +251,7 @@ extension EndToEnd {
     }
 
     @Test(
-      "Issue, trace: where a row is, before it is sent, under way, arrived, deleted, refused, and when it never was")
+      "Trace: where a row is, before it is sent, under way, arrived, deleted, refused, and when it never was")
     func traces() throws {
       let schema = """
         CREATE TABLE price (shop text, sku int, v numeric(10,2), PRIMARY KEY (shop, sku));

@@ -29,7 +29,7 @@ extension EndToEnd {
         "\(what) left triggers at \(office.name)", sourceLocation: location)
     }
 
-    @Test("Issue: existing rows are refused, merged or replaced as join is told; a refused join leaves nothing")
+    @Test("existing rows are refused, merged or replaced as join is told; a refused join leaves nothing")
     func joinTreatsExistingRowsAsToldTo() throws {
       try Company.with(branches: 3, schema: Shop.schema, tracks: Shop.tracks, joined: false) { company in
         try company.head.run("INSERT INTO stock SELECT 'h' || g, g, 'head' FROM generate_series(1, 100) g")
@@ -59,7 +59,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue: bad tokens, names, brokers, tables and databases: one line, a hint, an exit code, nothing half-done")
+    @Test("bad tokens, names, brokers, tables and databases: one line, a hint, an exit code, nothing half-done")
     func badInputIsRefusedInOneLine() throws {
       try Company.with(
         branches: 2, schema: Shop.schema + "CREATE TABLE keyless (x int); CREATE VIEW shown AS SELECT 1 AS x;",
@@ -132,7 +132,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue: a broker that cannot be reached at init leaves no half-made head")
+    @Test("a broker that cannot be reached at init leaves no half-made head")
     func initLeavesNothingWhenTheBrokerIsWrong() throws {
       try Company.with(branches: 1, schema: "SELECT 1", tracks: [], run: false, joined: false) { company in
         let fresh = company["a"]
@@ -144,7 +144,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue: join waits for head's daemon, exit 3, and works when repeated")
+    @Test("join waits for head's daemon, exit 3, and works when repeated")
     func joinWaitsForHead() throws {
       try Company.with(branches: 1, schema: Shop.schema, tracks: Shop.tracks, run: false, joined: false) { company in
         let a = company["a"]
@@ -161,7 +161,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue: a join that is cut goes on where it stopped, while everybody writes")
+    @Test("a join that is cut goes on where it stopped, while everybody writes")
     func aCutJoinResumes() throws {
       let rows = Servers.isFull ? 1_000_000 : 150_000
       let schema = """

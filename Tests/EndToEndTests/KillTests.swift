@@ -121,7 +121,7 @@ final class HistoryKeeper: @unchecked Sendable {
 extension EndToEnd {
   @Suite(.serialized)
   struct KillTests {
-    @Test("Issue: any hub killed with -9 at any moment, any number of times: nothing lost, nothing twice")
+    @Test("any hub killed with -9 at any moment, any number of times: nothing lost, nothing twice")
     func nothingIsLostWhenHubsAreKilled() throws {
       let kills = Servers.isFull ? 200 : 30
       try Company.with(branches: 2, schema: HistoryKeeper.schema, tracks: [["ledger"], ["shared"]]) { company in

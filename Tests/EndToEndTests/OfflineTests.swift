@@ -4,7 +4,7 @@ import Testing
 extension EndToEnd {
   @Suite(.serialized)
   struct OfflineTests {
-    @Test("§2: rows changed thousands of times while offices are cut off travel once each when they are back")
+    @Test("rows changed thousands of times while offices are cut off travel once each when they are back")
     func anAbsentOfficeSendsEachRowOnce() throws {
       let schema =
         "CREATE TABLE price (id int PRIMARY KEY, v int NOT NULL); INSERT INTO price SELECT g, 0 FROM generate_series(1, 100) g;"
@@ -55,7 +55,7 @@ extension EndToEnd {
 
   @Suite(.serialized)
   struct BulkTests {
-    @Test("Issue: a statement of very many rows passes with both hubs under 300 MB")
+    @Test("a statement of very many rows passes with both hubs under 300 MB")
     func bulkStaysSmall() throws {
       let rows = Servers.isFull ? 1_000_000 : 150_000
       let schema =

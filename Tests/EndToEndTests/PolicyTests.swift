@@ -5,7 +5,7 @@ extension EndToEnd {
   @Suite(.serialized)
   struct PolicyTests {
     @Test(
-      "§3: a function that tosses a coin settles conflicts and all offices end equal; where it fails, that row waits")
+      "a function that tosses a coin settles conflicts and all offices end equal; where it fails, that row waits")
     func aCoinTossConverges() throws {
       let schema = """
         CREATE TABLE doc (id int PRIMARY KEY, v text NOT NULL);
@@ -47,7 +47,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("§3: stock of 100, less 3 and less 5 at branches that are apart, is 92; counters bear kills, resends, a join")
+    @Test("stock of 100, less 3 and less 5 at branches that are apart, is 92; counters bear kills, resends, a join")
     func stockCounts() throws {
       let schema = """
         CREATE TABLE stock (sku text PRIMARY KEY, place text, qty int NOT NULL, worth numeric(12,2) NOT NULL DEFAULT 0);
@@ -109,7 +109,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("§3: merged by column, what offices that were apart wrote to different columns survives everywhere")
+    @Test("merged by column, what offices that were apart wrote to different columns survives everywhere")
     func columnsAreMerged() throws {
       let schema = """
         CREATE TABLE customer (id int PRIMARY KEY, name text, phone text, mail text, note text);

@@ -39,7 +39,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, BRK: RabbitMQ stopped and started, and killed, while rows move: nothing lost")
+    @Test("BRK: RabbitMQ stopped and started, and killed, while rows move: nothing lost")
     func theBrokerMayStopAndCrash() throws {
       try underTraffic { company in
         for action in ["stop", "kill"] {
@@ -57,7 +57,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, BRK: a wiped broker is declared anew by head and everything catches up")
+    @Test("BRK: a wiped broker is declared anew by head and everything catches up")
     func theBrokerMayForgetEverything() throws {
       try underTraffic { company in
         // All that the node has of this company: exchanges, queues, bindings and messages.
@@ -85,7 +85,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue: PostgreSQL restarted and killed at head and at a branch while rows move: new dots, nothing lost")
+    @Test("PostgreSQL restarted and killed at head and at a branch while rows move: new dots, nothing lost")
     func theDatabasesMayStopAndCrash() throws {
       try underTraffic { company in
         for office in [company.head, company["a"]] {
@@ -103,7 +103,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, CAP: a transaction open for long delays nobody else's rows; it arrives when it commits")
+    @Test("CAP: a transaction open for long delays nobody else's rows; it arrives when it commits")
     func anOpenTransactionDelaysNobody() throws {
       try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks) { company in
         for (office, other) in [(company.head, company["a"]), (company["a"], company.head)] {

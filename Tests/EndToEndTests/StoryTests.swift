@@ -16,7 +16,7 @@ enum Shop {
 extension EndToEnd {
   @Suite(.serialized)
   struct StoryTests {
-    @Test("Issue: create, update, delete both ways; up, down, both; branch to head to the other branch; then silence")
+    @Test("create, update, delete both ways; up, down, both; branch to head to the other branch; then silence")
     func rowsTravelEveryWayAndThenTheExchangeIsQuiet() throws {
       try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks, run: false, joined: false) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -111,7 +111,7 @@ extension EndToEnd {
       say("quiet for \(Int(seconds)) s: messages by office \(sent)")
     }
 
-    @Test("Issue, CAP: a transaction arrives whole, also while hubs are killed (transfer test)")
+    @Test("CAP: a transaction arrives whole, also while hubs are killed (transfer test)")
     func noReaderEverSeesHalfOfATransfer() throws {
       let schema = """
         CREATE TABLE account (id int PRIMARY KEY, amount bigint NOT NULL);

@@ -83,6 +83,29 @@ import Testing
     #expect(try conflicts(pair, "winner ->> 'column', winner -> 'answer' ->> 'a'") == ["a\tH+B", "b\t\\N"])
   }
 
+  @Test("COL: a function settles two inserts as whole rows: either one, or a third")
+  func aFunctionSettlesInserts() throws {
+    // Believed: of whole rows the answer is compared as one register. Wrong: merged by column there is none of the whole
+    // row, so the answer was dropped and head's row stood.
+    let pair = try pair {
+      $0.onConflict = "function:longer"
+      $0.counters = []
+    }
+    try pair.head.application.script(
+      """
+      CREATE OR REPLACE FUNCTION longer(local jsonb, incoming jsonb) RETURNS jsonb LANGUAGE sql AS $$
+        SELECT CASE (local ->> 'id')::int WHEN 7 THEN local WHEN 8 THEN incoming
+          ELSE incoming || jsonb_build_object('a', concat(local ->> 'a', '+', incoming ->> 'a')) END $$;
+      INSERT INTO t VALUES (7, 'head', 'head'), (8, 'head', 'head'), (9, 'head', 'head')
+      """)
+    try pair.branch.application.script("INSERT INTO t VALUES (7, 'br', NULL), (8, 'br', NULL), (9, 'br', NULL)")
+    try pair.settle()
+    #expect(
+      try pair.head.copy("t", columns: "id, a, b").suffix(3) == ["7\thead\thead", "8\tbr\t\\N", "9\thead+br\t\\N"])
+    #expect(try pair.branch.copy("t") == pair.head.copy("t"))
+    #expect(try conflicts(pair, "winner ->> 'office', winner -> 'answer' ->> 'a'").count == 3)
+  }
+
   @Test("COL: deletes, inserts over tombstones and two inserts are about whole rows")
   func wholeRows() throws {
     let pair = try pair()

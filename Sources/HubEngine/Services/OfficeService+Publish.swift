@@ -5,7 +5,6 @@ import SyncWire
 /// The loop that makes batches: the only one that looks at the feed.
 extension OfficeService {
   func publishLoop() async throws {
-    var wait = Duration.milliseconds(2)
     while !Task.isCancelled {
       let began = ContinuousClock.now
       let look = try await store.look()
@@ -26,8 +25,7 @@ extension OfficeService {
         // A beat says that nothing is unsent.
         if !didWork && !waits { try await quiet(since: began) }
       }
-      wait = didWork ? .milliseconds(2) : min(wait * 3 / 2, options.lookInterval)
-      try await Task.sleep(for: wait)
+      try await Task.sleep(for: pace.waitAfterLook(found: didWork, at: uptime))
     }
   }
 

@@ -4,8 +4,6 @@ import SyncWire
 
 /// How an office exchanges; the defaults serve, tests shorten them.
 package struct ServiceOptions: Sendable {
-  /// The longest wait between two looks at the database.
-  package var lookInterval: Duration = .milliseconds(20)
   package var reconnectDelayMax: Duration = .seconds(15)
   package var stateDirectory: String?
 

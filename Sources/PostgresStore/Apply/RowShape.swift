@@ -94,9 +94,15 @@ struct RowShape {
 
   /// A function's answer to a conflict: one side where it says the same.
   func decision(_ answer: RowValues, on conflict: Conflict<RowValues>) -> Decision<RowValues> {
-    let value = conflict.column.map { [answer[$0]] } ?? withoutCounters(answer)
-    let at = conflict.column ?? 0
-    if value == conflict.local.registers[at]?.value { return .local }
-    return value == conflict.incoming.registers[at]?.value ? .incoming : .values([at: value])
+    let given: [Int: RowValues] =
+      if let column = conflict.column {
+        [column: [answer[column]]]
+      } else if isMergedByColumn {
+        Dictionary(uniqueKeysWithValues: registers.map { ($0, [answer[$0]]) })
+      } else {
+        [0: withoutCounters(answer)]
+      }
+    func says(_ side: RowState<RowValues>) -> Bool { given.allSatisfy { side.registers[$0]?.value == $1 } }
+    return says(conflict.local) ? .local : says(conflict.incoming) ? .incoming : .values(given)
   }
 }

@@ -53,10 +53,23 @@ package struct PaceMachine: Sendable {
   private var told: BatchReference?
   /// A receiver has come back: what waits for it goes at once.
   private var isAwaited = false
+  private var lookWait = Limits.lookEveryMin
+  /// When a look last found something to send.
+  private var foundAt: Duration
 
   package init(now: Duration) {
     beatAt = now
     batchAt = now
+    foundAt = now
+  }
+
+  /// How long the next look may wait after one that found something to send, or did not: longer and longer, because each
+  /// costs the database a moment, but never so long that somebody who waits for a row notices.
+  package mutating func waitAfterLook(found: Bool, at now: Duration) -> Duration {
+    if found { foundAt = now }
+    let longest = now < foundAt + Limits.quietAfter ? Limits.lookEvery : Limits.lookEveryMax
+    lookWait = found ? Limits.lookEveryMin : min(lookWait * 3 / 2, longest)
+    return lookWait
   }
 
   /// The office looked and found nothing unsent. `applied`: where it stands in the stream of its only sender, nil

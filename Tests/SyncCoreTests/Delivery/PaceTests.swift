@@ -18,6 +18,21 @@ struct PaceTests {
     #expect(!reminder.isDue(at: .seconds(1000)))
   }
 
+  @Test func looksBecomeRarerWhileNothingIsFound() {
+    var pace = PaceMachine(now: .zero)
+    var (now, waits) = (Duration.zero, [Duration]())
+    while now < .seconds(20) {
+      waits.append(pace.waitAfterLook(found: false, at: now))
+      now += waits[waits.count - 1]
+    }
+    #expect(waits[0] == .milliseconds(3) && waits.contains(Limits.lookEvery))
+    #expect(waits == waits.sorted() && waits.last == Limits.lookEveryMax)
+    #expect(pace.waitAfterLook(found: true, at: now) == Limits.lookEveryMin)
+    for _ in 0..<50 { #expect(pace.waitAfterLook(found: false, at: now) <= Limits.lookEvery) }
+    // A clock that stood still, as after a suspend, does no harm.
+    #expect(pace.waitAfterLook(found: false, at: now + .seconds(3600)) <= Limits.lookEveryMax)
+  }
+
   @Test func aSenderThatNobodyAcknowledgesSlowsDownUntilAReceiverComes() {
     // Believed: whatever changed is sent at once. Wrong: a receiver slower than its sender never got to the request for
     // a catch-up at the end of its queue, and an absent one found a batch for every moment it was away.
