@@ -22,7 +22,9 @@ class Connection:
     def __init__(self, url):
         self._c = ctypes.c_void_p(_pq.PQconnectdb(url.encode()))
         if _pq.PQstatus(self._c) != 0:
-            raise Failure(_pq.PQerrorMessage(self._c).decode().strip())
+            failure = Failure(_pq.PQerrorMessage(self._c).decode().strip())
+            self.close()
+            raise failure
         self.run("SET client_min_messages = warning")
 
     def run(self, sql):
