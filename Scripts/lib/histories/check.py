@@ -17,11 +17,12 @@ class Violation:
 class Evidence:
     """Everything that one delivery left behind."""
 
-    def __init__(self, writes, copies, conflicts, quarantined, apart):
+    def __init__(self, writes, copies, conflicts, discarded, apart, blocks):
+        """`blocks`: the histories, by block. Rows of earlier deliveries were checked then."""
         self.writes = writes
         # COPY's lines, office by office and table by table.
         self.copies = copies
-        self.conflicts, self.quarantined = conflicts, quarantined
+        self.conflicts, self.discarded = conflicts, discarded
         # Every office was alone while its writes were made.
         self.apart = apart
         self.rows = {}
@@ -30,12 +31,15 @@ class Evidence:
             for line in lines:
                 row = dict(zip(table.names, (None if v == "\\N" else v for v in line.split("\t"))))
                 block, k = table.place(row)
-                self.rows[name, block, k] = row
+                if block in blocks:
+                    self.rows[name, block, k] = row
+        self.blocks = blocks
+        self.seeded = {(name, block, k) for block, history in blocks.items() for name in history.tables for k in (0, 1)}
         self.by_row = defaultdict(list)
         for write in sorted(writes, key=lambda w: w.began):
             self.by_row[write.row].append(write)
         self.logged = _by_row(conflicts)
-        self.held = _by_row(quarantined)
+        self.discards = _by_row(discarded)
 
 
 def _by_row(entries):
@@ -80,8 +84,8 @@ def marks(row, column):
 
 
 class Accounts:
-    """Whether every write is where it may be: current, overwritten by one that had seen it, or named in the log or the
-    quarantine. One pass over one delivery's evidence; `how` counts the ways."""
+    """Whether every write is where it may be: current, overwritten by one that had seen it, or named in the log or among
+    the rows that were discarded from quarantine. One pass over one delivery's evidence; `how` counts the ways."""
 
     def __init__(self, evidence):
         self.evidence, self.how, self.violations = evidence, Counter(), []
@@ -95,6 +99,9 @@ class Accounts:
         for row, shown in self.evidence.rows.items():
             if row not in self.evidence.by_row:
                 self._untouched(row, shown)
+        for row in self.evidence.seeded - self.evidence.rows.keys():
+            if not any(write.kind == "delete" and write.may_stand for write in self.evidence.by_row.get(row, ())):
+                self.violations.append(Violation(row[1], f"{row[0]} {row[2]} is gone, and nobody deleted it"))
         return self.violations
 
     def _fail(self, write, what):
@@ -127,8 +134,8 @@ class Accounts:
             losers = [entry["loser"]] + ([entry["winner"]] if "answer" in entry["winner"] else [])
             if entry["loser"].get("column", column) == column and any(mark in marks(c["row"], column) for c in losers):
                 return "in the conflict log"
-        if any(mark in marks(entry["row"], column) for entry in self.evidence.held[row]):
-            return "in quarantine"
+        if any(mark in marks(entry["row"], column) for entry in self.evidence.discards[row]):
+            return "discarded from quarantine"
         return None
 
     def _of_delete(self, row, writes, write):
@@ -140,8 +147,8 @@ class Accounts:
         # Where two offices deleted a row, one delete stands for both.
         if any(entry["loser"]["row"] is None for entry in self.evidence.logged[row]):
             return "in the conflict log"
-        if any(entry["row"] is None or not entry["row"] for entry in self.evidence.held[row]):
-            return "in quarantine"
+        if any(entry["row"] is None or not entry["row"] for entry in self.evidence.discards[row]):
+            return "discarded from quarantine"
         return None
 
     def _may_have_seen(self, later, write):
@@ -159,7 +166,7 @@ class Accounts:
         places = [("stands", self.evidence.rows.get(row))]
         for entry in self.evidence.logged[row]:
             places += [("is in the log", entry["winner"]["row"]), ("is in the log", entry["loser"]["row"])]
-        places += [("is in quarantine", entry["row"]) for entry in self.evidence.held[row]]
+        places += [("was in quarantine", entry["row"]) for entry in self.evidence.discards[row]]
         for where, shown in places:
             for column in table.marks if shown else ():
                 for mark in marks(shown, column) - known:
@@ -280,8 +287,15 @@ def everything(evidence):
     accounts, sums = Accounts(evidence), Sums(evidence)
     found = [*differences(evidence.copies), *constraints(evidence.copies), *accounts.check(), *sums.check(),
              *policies(evidence)]
-    for row, entries in evidence.held.items():
-        for entry in entries:
-            if row[0] != "login" or entry["sqlstate"] != "23505":
-                found.append(Violation(row[1], f"{row[0]} {row[2]} is quarantined: {entry['sqlstate']} {entry['error']}"))
+    for row, entries in evidence.discards.items():
+        if entries and row[0] != "login":
+            found.append(Violation(row[1], f"{row[0]} {row[2]} was in quarantine for a unique value that it does not have"))
     return found, accounts.how, sums
+
+
+def refused(waiting):
+    """Rows that stay in quarantine."""
+    for office, entries in waiting.items():
+        for row, of_row in _by_row(entries).items():
+            for entry in of_row:
+                yield Violation(row[1], f"{row[0]} {row[2]} stays in quarantine at {office}: {entry['sqlstate']} {entry['error']}")

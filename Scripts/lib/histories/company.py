@@ -11,6 +11,8 @@ import pq
 from tables import BRANCHES, OFFICES, TABLES
 
 QUIET_SECONDS = 90
+# A row in quarantine is tried again every 30 s, whatever happens.
+QUARANTINE_SECONDS = 75
 
 
 class Broken(Exception):
@@ -104,21 +106,20 @@ class Company:
                     raise Broken(f"hub sync at {office} ended with {process.returncode}: {errors.decode().strip()}")
 
     def settle(self):
-        """Quiet, and what head's and the branches' databases refused is discarded at head; returns it, and the conflicts."""
+        """Quiet, and nothing in quarantine: of two rows with one unique value head's second is discarded, all else must go
+        in by itself. Returns what was discarded, what stays in quarantine, the conflicts."""
         self.sync()
-        refused, until = [], time.monotonic() + QUIET_SECONDS
+        discarded, until = [], time.monotonic() + QUARANTINE_SECONDS
         while True:
             waiting = {office: self.listed(office, "quarantine") for office in OFFICES}
-            refused += [entry for entries in waiting.values() for entry in entries]
-            if not any(waiting.values()):
-                return refused, self.new_conflicts()
-            if time.monotonic() > until:
-                raise Broken(f"rows stay in quarantine: {waiting}")
-            for entry in waiting["head"]:
+            clashes = [entry for entry in waiting["head"] if entry["sqlstate"] == "23505"]
+            discarded += clashes
+            for entry in clashes:
                 # It may have gone in meanwhile.
                 self.hub("head", "quarantine", "discard", str(entry["id"]), codes=(0, 1))
-            if not waiting["head"]:
-                for office in BRANCHES:
-                    if waiting[office]:
-                        self.hub(office, "quarantine", "retry", codes=(0, 1))
-            self.sync()
+            if clashes:
+                self.sync()
+                continue
+            if not any(waiting.values()) or time.monotonic() > until:
+                return discarded, waiting, self.new_conflicts()
+            time.sleep(0.5)

@@ -50,13 +50,13 @@ class Application:
         self.connection = None
         self.writes, self.refused, self.broken = [], 0, []
 
-    def perform(self, block, step):
+    def perform(self, block, step, may_linger=True):
         """One transaction; its writes are recorded with their outcome."""
         if self.connection is None:
             self._connect()
         made, began = [], self.clock()
         try:
-            self._transaction(block, step, made)
+            self._transaction(block, step, made, may_linger)
             state = "failed" if step.rolls_back else "ok"
         except pq.Failure as failure:
             state = "failed"
@@ -91,11 +91,11 @@ class Application:
                 raise Lost(is_commit) from None
             raise
 
-    def _transaction(self, block, step, made):
+    def _transaction(self, block, step, made, may_linger):
         self._run("BEGIN")
         for operation in step.operations:
             made += self._operate(block, operation)
-        if step.lingers:
+        if step.lingers and may_linger:
             time.sleep(step.lingers)
         self._run("ROLLBACK" if step.rolls_back else "COMMIT", is_commit=True)
 

@@ -44,7 +44,10 @@ class History:
     def __init__(self, seed, number):
         chance = random.Random(f"{seed} {number}")
         self.number = number
-        self.tables = ("owner", "pet") if chance.random() < 0.15 else tuple(chance.sample(SINGLE, 2))
+        pair = chance.choice(SINGLE), chance.choice(SINGLE + ("stock", "login"))
+        # Few histories have some of these, too.
+        always = {0: ("owner", "pet"), 1: ("note", "stock")}
+        self.tables = always.get(number % 7) or tuple(dict.fromkeys(pair))
         self.offices = chance.sample(OFFICES, chance.choice((2, 3, 3, 4)))
         bursts = sorted(chance.uniform(0, STORM_SECONDS) for _ in range(chance.randint(2, 4)))
         ats = sorted(burst + chance.choice((0, 0.001, 0.01, 0.05, 0.4)) * chance.random()
@@ -77,15 +80,15 @@ class History:
 def events(chance, seconds):
     """(at, control, office), by time. Each ends what it began, before or after the edits do."""
     found = []
-    for _ in range(chance.randint(4, 7)):
+    for _ in range(chance.randint(7, 11)):
         at, long = chance.uniform(0, seconds), chance.choice((0, 0.2, 1, 3))
         begin, end = chance.choice((("kill", "start"), ("kill", "start"), ("stop", "start"), ("pause", "resume"),
                                     ("cut", "back"), ("cut", "back")))
         office = chance.choice(BRANCHES if begin == "cut" else OFFICES)
         found += [(at, begin, office), (at + long, end, office)]
     if chance.random() < 0.35:
-        found.append((chance.uniform(0, seconds), "restart", "broker"))
-    if chance.random() < 0.25:
+        found.append((chance.uniform(0, seconds), chance.choice(("restart", "crash")), "broker"))
+    if chance.random() < 0.35:
         found.append((chance.uniform(0, seconds), "crash", chance.choice(OFFICES)))
     return sorted(found)
 

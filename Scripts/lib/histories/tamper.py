@@ -3,6 +3,9 @@
 import check
 from tables import OFFICES, TABLES
 
+# Tables that have an id and a mark, and nothing else.
+PLAIN = ("note", "lease", "rate", "wish", "tags", "owner")
+
 
 class Tampering:
     """`choose` finds the rows, as (table, statement, statement that undoes it, offices)."""
@@ -10,7 +13,7 @@ class Tampering:
     def __init__(self, title, choose):
         self.title, self.choose = title, choose
 
-    def run(self, company, evidence, of_blocks):
+    def run(self, company, evidence):
         """What the checker says of it; nothing when it notices nothing, or says as much without it."""
         before = {str(v) for v in check.everything(evidence)[0]}
         chosen = self.choose(evidence)
@@ -19,8 +22,8 @@ class Tampering:
         table, change, undo, offices = chosen
         for office in offices:
             behind(company, office, table, change)
-        spoilt = of_blocks(check.Evidence(
-            evidence.writes, company.copies(), evidence.conflicts, evidence.quarantined, evidence.apart))
+        spoilt = check.Evidence(
+            evidence.writes, company.copies(), evidence.conflicts, evidence.discarded, evidence.apart, evidence.blocks)
         found = [v for v in check.everything(spoilt)[0] if str(v) not in before]
         for office in offices:
             behind(company, office, table, undo)
@@ -44,26 +47,29 @@ def where(row):
     return TABLES[row[0]].where(row[1], row[2])
 
 
-def current(evidence, name):
-    """A row of the table that shows a write of these histories."""
+def current(evidence):
+    """A row that shows a write of these histories."""
     for row, shown in sorted(evidence.rows.items()):
-        if row[0] == name and row in evidence.by_row and shown["v"] != "base":
+        if row[0] in PLAIN and row in evidence.by_row and shown["v"] != "base":
             return row, shown
     return None, None
 
 
 def mark_at(offices):
     def choose(evidence):
-        row, shown = current(evidence, "note")
-        update = "UPDATE note SET v = '{}' WHERE " + (where(row) if row else "")
-        return row and ("note", update.format("base"), update.format(shown["v"]), offices)
+        row, shown = current(evidence)
+        update = "UPDATE {} SET v = '{}' WHERE {}"
+        return row and (row[0], update.format(row[0], "base", where(row)),
+                        update.format(row[0], shown["v"], where(row)), offices)
     return choose
 
 
 def gone(evidence):
-    row, shown = current(evidence, "lease")
-    return row and ("lease", f"DELETE FROM lease WHERE {where(row)}",
-                    f"INSERT INTO lease VALUES ({shown['id']}, '{shown['v']}')", OFFICES)
+    for row in sorted(evidence.seeded - evidence.by_row.keys()):
+        if row[0] in PLAIN:
+            number = evidence.rows[row]["id"]
+            return row[0], f"DELETE FROM {row[0]} WHERE {where(row)}", f"INSERT INTO {row[0]} VALUES ({number}, 'base')", OFFICES
+    return None
 
 
 def counted(evidence, times):
