@@ -170,7 +170,8 @@ class Accounts:
         for where, shown in places:
             for column in table.marks if shown else ():
                 for mark in marks(shown, column) - known:
-                    self.violations.append(Violation(row[1], f"{row[0]} {row[2]}: {column}={mark} {where}, which nobody wrote"))
+                    what = f"{row[0]} {row[2]}: {column}={mark} {where}, which nobody wrote"
+                    self.violations.append(Violation(row[1], what))
 
     def _untouched(self, row, shown):
         name, block, k = row
@@ -270,6 +271,10 @@ def _number(write):
     return abs(write.amount).bit_length() // 2
 
 
+# Policy `latest`, and no decision that has another reason.
+LATEST = ("note", "card", "stock", "slot", "memo")
+
+
 def policies(evidence):
     """The winner that the log names is whom the table's rules name."""
     expected = {"rate": "winner", "wish": "loser"}
@@ -280,6 +285,22 @@ def policies(evidence):
                 yield Violation(row[1], f"{row[0]} {row[2]} has policy {entry['policy']}, and the other copy won")
             if alive[0] != alive[1] and entry["reason"] != "referenced" and alive[0] == (row[0] == "lease"):
                 yield Violation(row[1], f"{row[0]} {row[2]}: of update and delete the wrong one won")
+            if all(alive) and row[0] in LATEST and _is_earlier(evidence.by_row.get(row), entry):
+                yield Violation(row[1], f"{row[0]} {row[2]}: the earlier write won: {entry}")
+
+
+def _is_earlier(writes, entry):
+    """Whether the write that won had ended before the one that lost began. Not asked of rows that were deleted: what
+    is decided between update and delete is stamped after both."""
+    if not writes or any(write.kind == "delete" and write.may_stand for write in writes):
+        return False
+    columns = [entry["winner"]["column"]] if "column" in entry["winner"] else TABLES[writes[0].table].marks
+    times = []
+    for side in ("winner", "loser"):
+        of_side = [write for write in writes for column in columns
+                   if write.sets.get(column) in marks(entry[side]["row"], column)]
+        times.append(max(of_side, key=lambda write: write.began, default=None))
+    return None not in times and times[0].ended < times[1].began
 
 
 def everything(evidence):
@@ -289,7 +310,7 @@ def everything(evidence):
              *policies(evidence)]
     for row, entries in evidence.discards.items():
         if entries and row[0] != "login":
-            found.append(Violation(row[1], f"{row[0]} {row[2]} was in quarantine for a unique value that it does not have"))
+            found.append(Violation(row[1], f"{row[0]} {row[2]} was refused for a unique value that it does not have"))
     return found, accounts.how, sums
 
 
@@ -298,4 +319,5 @@ def refused(waiting):
     for office, entries in waiting.items():
         for row, of_row in _by_row(entries).items():
             for entry in of_row:
-                yield Violation(row[1], f"{row[0]} {row[2]} stays in quarantine at {office}: {entry['sqlstate']} {entry['error']}")
+                why = f"{entry['sqlstate']} {entry['error']}"
+                yield Violation(row[1], f"{row[0]} {row[2]} stays in quarantine at {office}: {why}")

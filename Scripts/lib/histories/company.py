@@ -43,7 +43,8 @@ class Company:
         process = self.start(office, "hub", *arguments)
         output, errors = process.communicate()
         if process.returncode not in codes:
-            raise Broken(f"hub {' '.join(arguments)} at {office} ended with {process.returncode}: {errors.decode().strip()}")
+            what = f"hub {' '.join(arguments)} at {office} ended with {process.returncode}"
+            raise Broken(f"{what}: {errors.decode().strip()}")
         return output.decode()
 
     def ended_hubs(self):
@@ -106,8 +107,8 @@ class Company:
                     raise Broken(f"hub sync at {office} ended with {process.returncode}: {errors.decode().strip()}")
 
     def settle(self):
-        """Quiet, and nothing in quarantine: of two rows with one unique value head's second is discarded, all else must go
-        in by itself. Returns what was discarded, what stays in quarantine, the conflicts."""
+        """Quiet, and nothing in quarantine: of two rows with one unique value head's second is discarded, all else must
+        go in by itself. Returns what was discarded, what stays in quarantine, the conflicts."""
         self.sync()
         discarded, until = [], time.monotonic() + QUARANTINE_SECONDS
         while True:

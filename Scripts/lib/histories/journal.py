@@ -121,7 +121,7 @@ class Application:
 
     def _insert(self, table, block, op, saw):
         mark = op.mark(self.office)
-        made, values = [], dict(zip(table.key, table.key_values(block, op.k)))
+        values = dict(zip(table.key, table.key_values(block, op.k)))
         if table.name == "pet":
             # An application looks first; what goes between look and insert, the foreign key refuses.
             parent = TABLES["owner"]
@@ -133,8 +133,8 @@ class Application:
         if table.counter:
             values[table.counter] = str(amount)
         self._write(f"INSERT INTO {table.name} ({', '.join(values)}) VALUES ({', '.join(values.values())})")
-        made.append(Write(block, self.office, table.name, op.k, "insert", dict.fromkeys(table.marks, mark), None, amount))
-        return made
+        marks = dict.fromkeys(table.marks, mark)
+        return [Write(block, self.office, table.name, op.k, "insert", marks, None, amount)]
 
     def _extras(self, table, block, op):
         if table.name == "pet":
@@ -161,7 +161,8 @@ class Application:
         made = []
         if table.name == "owner":
             pets = TABLES["pet"]
-            for row in self._run(f"DELETE FROM pet WHERE owner = {block * BLOCK + op.k} RETURNING {', '.join(pets.names)}"):
+            children = f"WHERE owner = {block * BLOCK + op.k} RETURNING {', '.join(pets.names)}"
+            for row in self._run(f"DELETE FROM pet {children}"):
                 pet = dict(zip(pets.names, row))
                 made.append(Write(block, self.office, "pet", pets.place(pet)[1], "delete", {}, pet))
         self._write(f"DELETE FROM {table.name} WHERE {table.where(block, op.k)}")

@@ -67,8 +67,8 @@ def mark_at(offices):
 def gone(evidence):
     for row in sorted(evidence.seeded - evidence.by_row.keys()):
         if row[0] in PLAIN:
-            number = evidence.rows[row]["id"]
-            return row[0], f"DELETE FROM {row[0]} WHERE {where(row)}", f"INSERT INTO {row[0]} VALUES ({number}, 'base')", OFFICES
+            undo = f"INSERT INTO {row[0]} VALUES ({evidence.rows[row]['id']}, 'base')"
+            return row[0], f"DELETE FROM {row[0]} WHERE {where(row)}", undo, OFFICES
     return None
 
 
