@@ -187,9 +187,9 @@ class Sums:
         self.evidence, self.violations, self.exact, self.increments = evidence, [], 0, 0
 
     def check(self):
-        rows = {row for row in self.evidence.by_row if row[0] == "stock"}
-        for row in sorted(rows | {row for row in self.evidence.rows if row[0] == "stock"}):
-            self._check(row, self.evidence.by_row[row])
+        for row in sorted(self.evidence.by_row.keys() | self.evidence.rows.keys()):
+            if TABLES[row[0]].counter:
+                self._check(row, self.evidence.by_row[row])
         return self.violations
 
     def _check(self, row, writes):
@@ -218,7 +218,7 @@ class Sums:
         self.exact += 1
 
     def _fail(self, row, what):
-        self.violations.append(Violation(row[1], f"stock {row[2]}: {what}"))
+        self.violations.append(Violation(row[1], f"{row[0]} {row[2]}: {what}"))
 
     def _seen(self, row, writes, amounts, insert):
         """Numbers of the increments that the insert had surely seen, and of those that it may have."""
@@ -272,7 +272,7 @@ def _number(write):
 
 
 # Policy `latest`, and no decision that has another reason.
-LATEST = ("note", "card", "stock", "slot", "memo")
+LATEST = ("note", "card", "stock", "till", "slot", "memo")
 
 
 def policies(evidence):

@@ -6,7 +6,7 @@ from tables import BRANCHES, OFFICES, TABLES
 
 STORM_SECONDS = 9.0
 # The tables of one history: those that belong together, or two that do not.
-SINGLE = ("note", "card", "rate", "wish", "tags", "stock", "lease", "login", "slot", "memo")
+SINGLE = ("note", "card", "rate", "wish", "tags", "stock", "till", "lease", "login", "slot", "memo")
 
 
 class Step:
@@ -46,7 +46,7 @@ class History:
         self.number = number
         pair = chance.choice(SINGLE), chance.choice(SINGLE + ("stock", "login"))
         # Few histories have some of these, too.
-        always = {0: ("owner", "pet"), 1: ("note", "stock")}
+        always = {0: ("owner", "pet"), 1: ("note", "stock"), 2: ("till", "login")}
         self.tables = always.get(number % 7) or tuple(dict.fromkeys(pair))
         self.offices = chance.sample(OFFICES, chance.choice((2, 3, 3, 4)))
         bursts = sorted(chance.uniform(0, STORM_SECONDS) for _ in range(chance.randint(2, 4)))
@@ -65,7 +65,7 @@ class History:
         self.operations += 1
         name = chance.choice(self.tables)
         kinds = {"put": 4, "update": 4, "delete": 2, "insert": 1}
-        if name == "stock":
+        if TABLES[name].counter:
             kinds.update(add=9)
         if name == "slot":
             kinds.update(move=2)
@@ -86,7 +86,7 @@ def events(chance, seconds):
                                     ("cut", "back"), ("cut", "back")))
         office = chance.choice(BRANCHES if begin == "cut" else OFFICES)
         found += [(at, begin, office), (at + long, end, office)]
-    if chance.random() < 0.35:
+    if chance.random() < 0.5:
         found.append((chance.uniform(0, seconds), chance.choice(("restart", "crash")), "broker"))
     if chance.random() < 0.35:
         found.append((chance.uniform(0, seconds), "crash", chance.choice(OFFICES)))

@@ -12,6 +12,8 @@ from program import STORM_SECONDS, events, orders
 from tables import BRANCHES, OFFICES, TABLES, seed
 
 CONNECTIONS = 3
+CALLED = {"kill": "hubs killed", "stop": "hubs stopped", "pause": "exchanges paused", "cut": "lines cut",
+          "crash": "databases crashed", ("crash", "broker"): "brokers crashed", "restart": "brokers restarted"}
 
 
 class Run:
@@ -127,7 +129,7 @@ class Run:
                     continue
             self.company.control(action, name)
             if action not in ("start", "resume", "back"):
-                self.events[action] += 1
+                self.events[CALLED.get((action, name), CALLED.get(action))] += 1
 
     def alone(self, blocks, way):
         """Every office edits alone, each history in one order of time; then they come back. Those that come first have

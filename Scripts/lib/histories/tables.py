@@ -40,6 +40,8 @@ TABLES = {table.name: table for table in (
     Table("wish", "id int PRIMARY KEY, v text", "--on-conflict branch"),
     Table("tags", "id int PRIMARY KEY, v text", "--on-conflict function:public.marks_of_both"),
     Table("stock", "id int PRIMARY KEY, v text, qty numeric NOT NULL", "--counter qty", counter="qty"),
+    Table("till", "id int PRIMARY KEY, a text, b text, qty numeric NOT NULL", "--merge columns --counter qty",
+          marks=("a", "b"), counter="qty"),
     Table("lease", "id int PRIMARY KEY, v text", "--on-delete delete"),
     Table("owner", "id int PRIMARY KEY, v text", keys=3),
     Table("pet", "id int PRIMARY KEY, owner int NOT NULL REFERENCES owner, v text"),
