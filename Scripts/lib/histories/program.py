@@ -81,7 +81,7 @@ def events(chance, seconds):
     """(at, control, office), by time. Each ends what it began, before or after the edits do."""
     found = []
     for _ in range(chance.randint(7, 11)):
-        at, long = chance.uniform(0, seconds), chance.choice((0, 0.2, 1, 3))
+        at, long = chance.uniform(0, seconds), chance.choice((0.02, 0.2, 1, 3))
         begin, end = chance.choice((("kill", "start"), ("kill", "start"), ("stop", "start"), ("pause", "resume"),
                                     ("cut", "back"), ("cut", "back")))
         office = chance.choice(BRANCHES if begin == "cut" else OFFICES)
