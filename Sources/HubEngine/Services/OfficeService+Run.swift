@@ -7,7 +7,7 @@ extension OfficeService {
   /// Serves the office until the task is cancelled, or something that does not pass by itself goes wrong.
   /// The caller holds the office's lock and has called `prepare`.
   package func serve() async throws(HubError) {
-    var delay = Duration.milliseconds(200)
+    var delay = Limits.reconnectAfter
     while !Task.isCancelled && failure == nil {
       let began = ContinuousClock.now
       do {
@@ -29,7 +29,8 @@ extension OfficeService {
       session = nil
       if Task.isCancelled || failure != nil { break }
       try? await publishFacts()
-      if began + .seconds(20) < .now { delay = .milliseconds(200) }
+      // A connection that lasted longer than one waited for it was worth it: the next outage is another one.
+      if began + max(.seconds(2), delay) < .now { delay = Limits.reconnectAfter }
       let jitter = Duration.milliseconds(Int64.random(in: 0...max(1, delay.wholeMilliseconds / 2)))
       _ = try? await Task.sleep(for: delay / 2 + jitter)
       delay = min(delay * 2, options.reconnectDelayMax)
