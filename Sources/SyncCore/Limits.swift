@@ -57,6 +57,22 @@ package enum Limits {
   package static let unconfirmedMessagesMax = 32
   package static let queueBytesMax = 1024 * 1024 * 1024
 
+  // MARK: Verify
+
+  /// Bucket digests in one answer.
+  package static let verifyDigestsMax = 1 << 16
+  /// Keys with their digests in one answer, and rows looked at by one question.
+  package static let verifyKeysMax = 20_000
+  package static let verifyRowsMax = 1_000
+  /// Bytes of keys in one question.
+  package static let verifyKeyBytesMax = 1 << 20
+  /// Rows of one table that a comparison looks at one by one.
+  package static let verifySuspectsMax = 100_000
+  /// Actors that ever wrote a table at one branch.
+  package static let verifyActorsMax = 4_096
+  /// A question without an answer is repeated after this.
+  package static let verifyRepeatAfter: Duration = .seconds(20)
+
   // MARK: Time
 
   package static let beatEvery: Duration = .seconds(5)

@@ -7,6 +7,8 @@ extension ConflictEntry {
     switch kind {
     case _ where reason == Reason.referenced.rawValue:
       "the row was deleted while another office, not knowing of it, wrote rows that refer to it"
+    case _ where reason == Reason.repaired.rawValue:
+      "the offices' rows were not the same, although nobody had written them"
     case .insertExists: "both offices inserted a row with this key"
     case .updateOriginDiffers: "both offices changed the row, and neither knew of the other's change"
     case .updateDeleted: "the row that arrived changed had been deleted at head, and neither knew of the other"
@@ -28,6 +30,7 @@ extension ConflictEntry {
     case .updateWins: "A row that was changed wins over a delete that had not seen the change (--on-delete update)."
     case .deleteWins: "A delete wins also over a change that it had not seen (--on-delete delete)."
     case .referenced: "Rows that refer to it are alive, so the row came back (foreign key)."
+    case .repaired: "hub verify --repair let \(winner.office)'s row stand, and keeps the other one here."
     case nil: "Decided by \(reason)."
     }
   }

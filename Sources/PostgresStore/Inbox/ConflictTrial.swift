@@ -13,9 +13,9 @@ package struct ConflictTrial: Sendable {
         vector: copy.vector, dot: Dot(actor: copy.actor, n: copy.vector[copy.actor]), stamp: copy.stamp,
         value: copy.isAlive ? true : nil)
     }
-    // Foreign keys hold whatever the policy is.
-    if entry.reason == Reason.referenced.rawValue {
-      (self.entry, winner, reason) = (entry, entry.winner, .referenced)
+    // Foreign keys hold whatever the policy is, and drift was none of its business.
+    if let fixed = Reason(rawValue: entry.reason), fixed == .referenced || fixed == .repaired {
+      (self.entry, winner, reason) = (entry, entry.winner, fixed)
       return
     }
     let recorded: DeletePolicy = entry.reason == Reason.deleteWins.rawValue ? .delete : .update

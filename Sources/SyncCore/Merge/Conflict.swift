@@ -68,6 +68,8 @@ package enum Reason: String, Hashable, Sendable {
   case deleteWins = "delete_wins"
   /// Living rows refer to a deleted one: it came back.
   case referenced
+  /// The offices differed without having written the row: `hub verify --repair` let one copy stand.
+  case repaired
 }
 
 /// A conflict with its outcome: what the conflict log keeps.
