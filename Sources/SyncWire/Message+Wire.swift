@@ -33,6 +33,14 @@ extension Message {
         var out = Hub_Wire_Restate()
         out.tables = try blocks.wire
         return .restate(out)
+      case .verifyQuestion(let token, let request):
+        var out = try request.wire
+        out.token = token
+        return .verifyQuestion(out)
+      case .verifyAnswer(let token, let reply):
+        var out = try reply.wire
+        out.token = token
+        return .verifyAnswer(out)
       }
     }
   }
@@ -56,6 +64,8 @@ extension Message {
       self = .removed(nonce: message.nonce, reason: message.reason)
     case .conflicts(let message): self = .conflicts(try ConflictEntries(wire: message))
     case .restate(let message): self = .restate(try [RowBlock](wire: message.tables))
+    case .verifyQuestion(let message): self = .verifyQuestion(token: message.token, try VerifyRequest(wire: message))
+    case .verifyAnswer(let message): self = .verifyAnswer(token: message.token, try VerifyReply(wire: message))
     case .stored: throw .unknownKind(field: nil)
     }
   }

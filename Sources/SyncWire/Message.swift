@@ -35,6 +35,9 @@ package enum Message: Sendable, Equatable {
   case conflicts(ConflictEntries)
   /// A branch wants these rows again; keys alone.
   case restate([RowBlock])
+  /// Head compares its tables with a branch's; the answer bears the question's token.
+  case verifyQuestion(token: Int64, VerifyRequest)
+  case verifyAnswer(token: Int64, VerifyReply)
 }
 
 extension Message {
@@ -44,7 +47,7 @@ extension Message {
     case .batch(let part): part.header.session
     case .beat(let beat): beat.session
     case .acknowledgement, .pull, .hello, .welcome, .rehello, .window, .catalogue, .enrol, .enrolled, .leave, .removed,
-      .conflicts, .restate:
+      .conflicts, .restate, .verifyQuestion, .verifyAnswer:
       nil
     }
   }

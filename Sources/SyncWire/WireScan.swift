@@ -23,6 +23,7 @@ struct WireScan {
   /// The messages that hold repeated fields, and their numbers in the .proto.
   private enum Shape {
     case envelope, batch, window, stored, restate, rows, vector, values, contributions, columnVersions, catalogue, table
+    case question, buckets, keyRows, answer, tables, tableFacts, digests, keyHashes, looks, contents
 
     enum Content {
       case message(Shape)
@@ -37,6 +38,8 @@ struct WireScan {
       case (.envelope, 17): .message(.window)
       case (.envelope, 18): .message(.catalogue)
       case (.envelope, 24): .message(.restate)
+      case (.envelope, 30): .message(.question)
+      case (.envelope, 31): .message(.answer)
       case (.envelope, 100): .message(.stored)
       case (.batch, 10), (.window, 13), (.stored, 1), (.restate, 1): .message(.rows)
       case (.rows, 4), (.vector, 2), (.contributions, 3), (.columnVersions, 3): .fixed64
@@ -48,6 +51,18 @@ struct WireScan {
       case (.rows, 40): .message(.contributions)
       case (.rows, 41): .message(.columnVersions)
       case (.catalogue, 2): .message(.table)
+      case (.question, 3), (.question, 4): .message(.buckets)
+      case (.question, 5), (.question, 6), (.question, 7): .message(.keyRows)
+      case (.answer, 2): .message(.tables)
+      case (.answer, 3): .message(.digests)
+      case (.answer, 4): .message(.keyHashes)
+      case (.answer, 5): .message(.looks)
+      case (.answer, 6): .message(.contents)
+      case (.tables, 1): .message(.tableFacts)
+      case (.buckets, 6), (.digests, 1): .varints
+      case (.tableFacts, 5), (.digests, 2), (.keyHashes, 2), (.looks, 2): .fixed64
+      case (.keyRows, 3), (.keyHashes, 1): .message(.values)
+      case (.keyRows, 4), (.keyRows, 5), (.looks, 3): .message(.vector)
       default: .piece
       }
     }

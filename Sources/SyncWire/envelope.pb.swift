@@ -186,6 +186,22 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     set {_uniqueStorage()._message = .restate(newValue)}
   }
 
+  package var verifyQuestion: Hub_Wire_VerifyQuestion {
+    get {
+      if case .verifyQuestion(let v)? = _storage._message {return v}
+      return Hub_Wire_VerifyQuestion()
+    }
+    set {_uniqueStorage()._message = .verifyQuestion(newValue)}
+  }
+
+  package var verifyAnswer: Hub_Wire_VerifyAnswer {
+    get {
+      if case .verifyAnswer(let v)? = _storage._message {return v}
+      return Hub_Wire_VerifyAnswer()
+    }
+    set {_uniqueStorage()._message = .verifyAnswer(newValue)}
+  }
+
   /// never sent: rows that an office keeps for itself (staged, quarantined)
   package var stored: Hub_Wire_StoredRows {
     get {
@@ -213,6 +229,8 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     case removed(Hub_Wire_Removed)
     case conflicts(Hub_Wire_ConflictEntries)
     case restate(Hub_Wire_Restate)
+    case verifyQuestion(Hub_Wire_VerifyQuestion)
+    case verifyAnswer(Hub_Wire_VerifyAnswer)
     /// never sent: rows that an office keeps for itself (staged, quarantined)
     case stored(Hub_Wire_StoredRows)
 
@@ -1006,6 +1024,364 @@ package nonisolated struct Hub_Wire_Restate: Sendable {
   package init() {}
 }
 
+/// head to that branch: compare; see Verify.md
+package nonisolated struct Hub_Wire_VerifyQuestion: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var token: Int64 = 0
+
+  package var question: Hub_Wire_VerifyQuestion.OneOf_Question? = nil
+
+  /// which tables there are
+  package var describe: Hub_Wire_VerifyDescribe {
+    get {
+      if case .describe(let v)? = question {return v}
+      return Hub_Wire_VerifyDescribe()
+    }
+    set {question = .describe(newValue)}
+  }
+
+  /// digests of child buckets
+  package var digests: Hub_Wire_VerifyBuckets {
+    get {
+      if case .digests(let v)? = question {return v}
+      return Hub_Wire_VerifyBuckets()
+    }
+    set {question = .digests(newValue)}
+  }
+
+  /// keys with their rows' digests
+  package var keys: Hub_Wire_VerifyBuckets {
+    get {
+      if case .keys(let v)? = question {return v}
+      return Hub_Wire_VerifyBuckets()
+    }
+    set {question = .keys(newValue)}
+  }
+
+  /// how these rows are
+  package var rows: Hub_Wire_VerifyRows {
+    get {
+      if case .rows(let v)? = question {return v}
+      return Hub_Wire_VerifyRows()
+    }
+    set {question = .rows(newValue)}
+  }
+
+  /// what these rows hold, before they are overwritten
+  package var contents: Hub_Wire_VerifyRows {
+    get {
+      if case .contents(let v)? = question {return v}
+      return Hub_Wire_VerifyRows()
+    }
+    set {question = .contents(newValue)}
+  }
+
+  /// write these rows again, unless they changed since
+  package var restate: Hub_Wire_VerifyRows {
+    get {
+      if case .restate(let v)? = question {return v}
+      return Hub_Wire_VerifyRows()
+    }
+    set {question = .restate(newValue)}
+  }
+
+  /// say your last batch when all that is there now was read for sending
+  package var pass: Hub_Wire_VerifyPass {
+    get {
+      if case .pass(let v)? = question {return v}
+      return Hub_Wire_VerifyPass()
+    }
+    set {question = .pass(newValue)}
+  }
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package nonisolated enum OneOf_Question: Equatable, Sendable {
+    /// which tables there are
+    case describe(Hub_Wire_VerifyDescribe)
+    /// digests of child buckets
+    case digests(Hub_Wire_VerifyBuckets)
+    /// keys with their rows' digests
+    case keys(Hub_Wire_VerifyBuckets)
+    /// how these rows are
+    case rows(Hub_Wire_VerifyRows)
+    /// what these rows hold, before they are overwritten
+    case contents(Hub_Wire_VerifyRows)
+    /// write these rows again, unless they changed since
+    case restate(Hub_Wire_VerifyRows)
+    /// say your last batch when all that is there now was read for sending
+    case pass(Hub_Wire_VerifyPass)
+
+  }
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyDescribe: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyPass: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyBuckets: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var table: String = String()
+
+  package var columns: [String] = []
+
+  /// versions are part of a row's digest
+  package var versions: Bool = false
+
+  package var bits: UInt32 = 0
+
+  package var step: UInt32 = 0
+
+  /// growing; numbers of `bits` bits
+  package var buckets: [Int64] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyRows: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var table: String = String()
+
+  package var columns: [String] = []
+
+  /// a column of the key each
+  package var keys: [Hub_Wire_ColumnValues] = []
+
+  /// restate: head's version of the row, which the new one has seen
+  package var seen: [Hub_Wire_Vector] = []
+
+  /// restate: the version that the row had when it was compared
+  package var expected: [Hub_Wire_Vector] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyAnswer: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var token: Int64 = 0
+
+  package var answer: Hub_Wire_VerifyAnswer.OneOf_Answer? = nil
+
+  package var tables: Hub_Wire_VerifyTables {
+    get {
+      if case .tables(let v)? = answer {return v}
+      return Hub_Wire_VerifyTables()
+    }
+    set {answer = .tables(newValue)}
+  }
+
+  package var digests: Hub_Wire_VerifyDigests {
+    get {
+      if case .digests(let v)? = answer {return v}
+      return Hub_Wire_VerifyDigests()
+    }
+    set {answer = .digests(newValue)}
+  }
+
+  package var keys: Hub_Wire_VerifyKeys {
+    get {
+      if case .keys(let v)? = answer {return v}
+      return Hub_Wire_VerifyKeys()
+    }
+    set {answer = .keys(newValue)}
+  }
+
+  package var looks: Hub_Wire_VerifyLooks {
+    get {
+      if case .looks(let v)? = answer {return v}
+      return Hub_Wire_VerifyLooks()
+    }
+    set {answer = .looks(newValue)}
+  }
+
+  package var contents: Hub_Wire_VerifyContents {
+    get {
+      if case .contents(let v)? = answer {return v}
+      return Hub_Wire_VerifyContents()
+    }
+    set {answer = .contents(newValue)}
+  }
+
+  /// rows written again
+  package var restated: Int64 {
+    get {
+      if case .restated(let v)? = answer {return v}
+      return 0
+    }
+    set {answer = .restated(newValue)}
+  }
+
+  package var passed: Hub_Wire_BatchReference {
+    get {
+      if case .passed(let v)? = answer {return v}
+      return Hub_Wire_BatchReference()
+    }
+    set {answer = .passed(newValue)}
+  }
+
+  /// why there is no answer
+  package var refusal: String {
+    get {
+      if case .refusal(let v)? = answer {return v}
+      return String()
+    }
+    set {answer = .refusal(newValue)}
+  }
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package nonisolated enum OneOf_Answer: Equatable, Sendable {
+    case tables(Hub_Wire_VerifyTables)
+    case digests(Hub_Wire_VerifyDigests)
+    case keys(Hub_Wire_VerifyKeys)
+    case looks(Hub_Wire_VerifyLooks)
+    case contents(Hub_Wire_VerifyContents)
+    /// rows written again
+    case restated(Int64)
+    case passed(Hub_Wire_BatchReference)
+    /// why there is no answer
+    case refusal(String)
+
+  }
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyTables: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var tables: [Hub_Wire_VerifyTable] = []
+
+  package var catalogueVersion: Int64 = 0
+
+  /// the hash of a fixed text
+  package var probe: Int64 = 0
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyTable: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var name: String = String()
+
+  package var keyColumns: [String] = []
+
+  package var columns: [String] = []
+
+  /// an estimate
+  package var rows: Int64 = 0
+
+  /// who wrote it, of a table that only branches write
+  package var actors: [Int64] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyDigests: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var rows: [Int64] = []
+
+  package var sums: [Int64] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyKeys: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var keys: [Hub_Wire_ColumnValues] = []
+
+  package var hashes: [Int64] = []
+
+  /// there are more
+  package var cut: Bool = false
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyLooks: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// a byte a row: 1 there, 2 has a version, 4 its version lives, 8 quarantined
+  package var states: Data = Data()
+
+  package var hashes: [Int64] = []
+
+  /// of rows that have a version, by growing row number
+  package var vectors: [Hub_Wire_Vector] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+package nonisolated struct Hub_Wire_VerifyContents: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// JSON objects, empty where there is no row or it is too large; fewer than asked: the first
+  package var rows: [String] = []
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
 /// What `hub invite` prints and `hub join` reads; travels as text, not in an Envelope.
 package nonisolated struct Hub_Wire_Invitation: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -1047,7 +1423,7 @@ fileprivate nonisolated let _protobuf_package = "hub.wire"
 
 nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Envelope"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{2}L\u{1}stored\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{4}\u{6}verify_question\0\u{3}verify_answer\0\u{2}E\u{1}stored\0")
 
   fileprivate class _StorageClass {
     var _protocol: UInt32 = 0
@@ -1287,6 +1663,32 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
             _storage._message = .restate(v)
           }
         }()
+        case 30: try {
+          var v: Hub_Wire_VerifyQuestion?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .verifyQuestion(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .verifyQuestion(v)
+          }
+        }()
+        case 31: try {
+          var v: Hub_Wire_VerifyAnswer?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .verifyAnswer(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .verifyAnswer(v)
+          }
+        }()
         case 100: try {
           var v: Hub_Wire_StoredRows?
           var hadOneofValue = false
@@ -1384,6 +1786,14 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
       case .restate?: try {
         guard case .restate(let v)? = _storage._message else { preconditionFailure() }
         try visitor.visitSingularMessageField(value: v, fieldNumber: 24)
+      }()
+      case .verifyQuestion?: try {
+        guard case .verifyQuestion(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 30)
+      }()
+      case .verifyAnswer?: try {
+        guard case .verifyAnswer(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 31)
       }()
       case .stored?: try {
         guard case .stored(let v)? = _storage._message else { preconditionFailure() }
@@ -2787,6 +3197,705 @@ nonisolated extension Hub_Wire_Restate: SwiftProtobuf.Message, SwiftProtobuf._Me
 
   package static func ==(lhs: Hub_Wire_Restate, rhs: Hub_Wire_Restate) -> Bool {
     if lhs.tables != rhs.tables {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyQuestion: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyQuestion"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}token\0\u{1}describe\0\u{1}digests\0\u{1}keys\0\u{1}rows\0\u{1}contents\0\u{1}restate\0\u{1}pass\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularSFixed64Field(value: &self.token) }()
+      case 2: try {
+        var v: Hub_Wire_VerifyDescribe?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .describe(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .describe(v)
+        }
+      }()
+      case 3: try {
+        var v: Hub_Wire_VerifyBuckets?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .digests(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .digests(v)
+        }
+      }()
+      case 4: try {
+        var v: Hub_Wire_VerifyBuckets?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .keys(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .keys(v)
+        }
+      }()
+      case 5: try {
+        var v: Hub_Wire_VerifyRows?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .rows(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .rows(v)
+        }
+      }()
+      case 6: try {
+        var v: Hub_Wire_VerifyRows?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .contents(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .contents(v)
+        }
+      }()
+      case 7: try {
+        var v: Hub_Wire_VerifyRows?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .restate(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .restate(v)
+        }
+      }()
+      case 8: try {
+        var v: Hub_Wire_VerifyPass?
+        var hadOneofValue = false
+        if let current = self.question {
+          hadOneofValue = true
+          if case .pass(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.question = .pass(v)
+        }
+      }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.token != 0 {
+      try visitor.visitSingularSFixed64Field(value: self.token, fieldNumber: 1)
+    }
+    switch self.question {
+    case .describe?: try {
+      guard case .describe(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    }()
+    case .digests?: try {
+      guard case .digests(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    }()
+    case .keys?: try {
+      guard case .keys(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    }()
+    case .rows?: try {
+      guard case .rows(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case .contents?: try {
+      guard case .contents(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
+    case .restate?: try {
+      guard case .restate(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 7)
+    }()
+    case .pass?: try {
+      guard case .pass(let v)? = self.question else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    }()
+    case nil: break
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyQuestion, rhs: Hub_Wire_VerifyQuestion) -> Bool {
+    if lhs.token != rhs.token {return false}
+    if lhs.question != rhs.question {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyDescribe: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyDescribe"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyDescribe, rhs: Hub_Wire_VerifyDescribe) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyPass: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyPass"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap()
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    // Load everything into unknown fields
+    while try decoder.nextFieldNumber() != nil {}
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyPass, rhs: Hub_Wire_VerifyPass) -> Bool {
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyBuckets: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyBuckets"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}table\0\u{1}columns\0\u{1}versions\0\u{1}bits\0\u{1}step\0\u{1}buckets\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.table) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.columns) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.versions) }()
+      case 4: try { try decoder.decodeSingularUInt32Field(value: &self.bits) }()
+      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.step) }()
+      case 6: try { try decoder.decodeRepeatedInt64Field(value: &self.buckets) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.table.isEmpty {
+      try visitor.visitSingularStringField(value: self.table, fieldNumber: 1)
+    }
+    if !self.columns.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.columns, fieldNumber: 2)
+    }
+    if self.versions != false {
+      try visitor.visitSingularBoolField(value: self.versions, fieldNumber: 3)
+    }
+    if self.bits != 0 {
+      try visitor.visitSingularUInt32Field(value: self.bits, fieldNumber: 4)
+    }
+    if self.step != 0 {
+      try visitor.visitSingularUInt32Field(value: self.step, fieldNumber: 5)
+    }
+    if !self.buckets.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.buckets, fieldNumber: 6)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyBuckets, rhs: Hub_Wire_VerifyBuckets) -> Bool {
+    if lhs.table != rhs.table {return false}
+    if lhs.columns != rhs.columns {return false}
+    if lhs.versions != rhs.versions {return false}
+    if lhs.bits != rhs.bits {return false}
+    if lhs.step != rhs.step {return false}
+    if lhs.buckets != rhs.buckets {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyRows: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyRows"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}table\0\u{1}columns\0\u{1}keys\0\u{1}seen\0\u{1}expected\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.table) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.columns) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.keys) }()
+      case 4: try { try decoder.decodeRepeatedMessageField(value: &self.seen) }()
+      case 5: try { try decoder.decodeRepeatedMessageField(value: &self.expected) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.table.isEmpty {
+      try visitor.visitSingularStringField(value: self.table, fieldNumber: 1)
+    }
+    if !self.columns.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.columns, fieldNumber: 2)
+    }
+    if !self.keys.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.keys, fieldNumber: 3)
+    }
+    if !self.seen.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.seen, fieldNumber: 4)
+    }
+    if !self.expected.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.expected, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyRows, rhs: Hub_Wire_VerifyRows) -> Bool {
+    if lhs.table != rhs.table {return false}
+    if lhs.columns != rhs.columns {return false}
+    if lhs.keys != rhs.keys {return false}
+    if lhs.seen != rhs.seen {return false}
+    if lhs.expected != rhs.expected {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyAnswer: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyAnswer"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}token\0\u{1}tables\0\u{1}digests\0\u{1}keys\0\u{1}looks\0\u{1}contents\0\u{1}restated\0\u{1}passed\0\u{1}refusal\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularSFixed64Field(value: &self.token) }()
+      case 2: try {
+        var v: Hub_Wire_VerifyTables?
+        var hadOneofValue = false
+        if let current = self.answer {
+          hadOneofValue = true
+          if case .tables(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.answer = .tables(v)
+        }
+      }()
+      case 3: try {
+        var v: Hub_Wire_VerifyDigests?
+        var hadOneofValue = false
+        if let current = self.answer {
+          hadOneofValue = true
+          if case .digests(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.answer = .digests(v)
+        }
+      }()
+      case 4: try {
+        var v: Hub_Wire_VerifyKeys?
+        var hadOneofValue = false
+        if let current = self.answer {
+          hadOneofValue = true
+          if case .keys(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.answer = .keys(v)
+        }
+      }()
+      case 5: try {
+        var v: Hub_Wire_VerifyLooks?
+        var hadOneofValue = false
+        if let current = self.answer {
+          hadOneofValue = true
+          if case .looks(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.answer = .looks(v)
+        }
+      }()
+      case 6: try {
+        var v: Hub_Wire_VerifyContents?
+        var hadOneofValue = false
+        if let current = self.answer {
+          hadOneofValue = true
+          if case .contents(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.answer = .contents(v)
+        }
+      }()
+      case 7: try {
+        var v: Int64?
+        try decoder.decodeSingularInt64Field(value: &v)
+        if let v = v {
+          if self.answer != nil {try decoder.handleConflictingOneOf()}
+          self.answer = .restated(v)
+        }
+      }()
+      case 8: try {
+        var v: Hub_Wire_BatchReference?
+        var hadOneofValue = false
+        if let current = self.answer {
+          hadOneofValue = true
+          if case .passed(let m) = current {v = m}
+        }
+        try decoder.decodeSingularMessageField(value: &v)
+        if let v = v {
+          if hadOneofValue {try decoder.handleConflictingOneOf()}
+          self.answer = .passed(v)
+        }
+      }()
+      case 9: try {
+        var v: String?
+        try decoder.decodeSingularStringField(value: &v)
+        if let v = v {
+          if self.answer != nil {try decoder.handleConflictingOneOf()}
+          self.answer = .refusal(v)
+        }
+      }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    if self.token != 0 {
+      try visitor.visitSingularSFixed64Field(value: self.token, fieldNumber: 1)
+    }
+    switch self.answer {
+    case .tables?: try {
+      guard case .tables(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+    }()
+    case .digests?: try {
+      guard case .digests(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+    }()
+    case .keys?: try {
+      guard case .keys(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 4)
+    }()
+    case .looks?: try {
+      guard case .looks(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 5)
+    }()
+    case .contents?: try {
+      guard case .contents(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 6)
+    }()
+    case .restated?: try {
+      guard case .restated(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularInt64Field(value: v, fieldNumber: 7)
+    }()
+    case .passed?: try {
+      guard case .passed(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+    }()
+    case .refusal?: try {
+      guard case .refusal(let v)? = self.answer else { preconditionFailure() }
+      try visitor.visitSingularStringField(value: v, fieldNumber: 9)
+    }()
+    case nil: break
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyAnswer, rhs: Hub_Wire_VerifyAnswer) -> Bool {
+    if lhs.token != rhs.token {return false}
+    if lhs.answer != rhs.answer {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyTables: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyTables"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tables\0\u{3}catalogue_version\0\u{1}probe\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.catalogueVersion) }()
+      case 3: try { try decoder.decodeSingularSFixed64Field(value: &self.probe) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.tables.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 1)
+    }
+    if self.catalogueVersion != 0 {
+      try visitor.visitSingularInt64Field(value: self.catalogueVersion, fieldNumber: 2)
+    }
+    if self.probe != 0 {
+      try visitor.visitSingularSFixed64Field(value: self.probe, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyTables, rhs: Hub_Wire_VerifyTables) -> Bool {
+    if lhs.tables != rhs.tables {return false}
+    if lhs.catalogueVersion != rhs.catalogueVersion {return false}
+    if lhs.probe != rhs.probe {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyTable: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyTable"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}name\0\u{3}key_columns\0\u{1}columns\0\u{1}rows\0\u{1}actors\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularStringField(value: &self.name) }()
+      case 2: try { try decoder.decodeRepeatedStringField(value: &self.keyColumns) }()
+      case 3: try { try decoder.decodeRepeatedStringField(value: &self.columns) }()
+      case 4: try { try decoder.decodeSingularInt64Field(value: &self.rows) }()
+      case 5: try { try decoder.decodeRepeatedSFixed64Field(value: &self.actors) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.name.isEmpty {
+      try visitor.visitSingularStringField(value: self.name, fieldNumber: 1)
+    }
+    if !self.keyColumns.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.keyColumns, fieldNumber: 2)
+    }
+    if !self.columns.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.columns, fieldNumber: 3)
+    }
+    if self.rows != 0 {
+      try visitor.visitSingularInt64Field(value: self.rows, fieldNumber: 4)
+    }
+    if !self.actors.isEmpty {
+      try visitor.visitPackedSFixed64Field(value: self.actors, fieldNumber: 5)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyTable, rhs: Hub_Wire_VerifyTable) -> Bool {
+    if lhs.name != rhs.name {return false}
+    if lhs.keyColumns != rhs.keyColumns {return false}
+    if lhs.columns != rhs.columns {return false}
+    if lhs.rows != rhs.rows {return false}
+    if lhs.actors != rhs.actors {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyDigests: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyDigests"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rows\0\u{1}sums\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedInt64Field(value: &self.rows) }()
+      case 2: try { try decoder.decodeRepeatedSFixed64Field(value: &self.sums) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.rows.isEmpty {
+      try visitor.visitPackedInt64Field(value: self.rows, fieldNumber: 1)
+    }
+    if !self.sums.isEmpty {
+      try visitor.visitPackedSFixed64Field(value: self.sums, fieldNumber: 2)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyDigests, rhs: Hub_Wire_VerifyDigests) -> Bool {
+    if lhs.rows != rhs.rows {return false}
+    if lhs.sums != rhs.sums {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyKeys: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyKeys"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}keys\0\u{1}hashes\0\u{1}cut\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedMessageField(value: &self.keys) }()
+      case 2: try { try decoder.decodeRepeatedSFixed64Field(value: &self.hashes) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.cut) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.keys.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.keys, fieldNumber: 1)
+    }
+    if !self.hashes.isEmpty {
+      try visitor.visitPackedSFixed64Field(value: self.hashes, fieldNumber: 2)
+    }
+    if self.cut != false {
+      try visitor.visitSingularBoolField(value: self.cut, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyKeys, rhs: Hub_Wire_VerifyKeys) -> Bool {
+    if lhs.keys != rhs.keys {return false}
+    if lhs.hashes != rhs.hashes {return false}
+    if lhs.cut != rhs.cut {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyLooks: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyLooks"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}states\0\u{1}hashes\0\u{1}vectors\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularBytesField(value: &self.states) }()
+      case 2: try { try decoder.decodeRepeatedSFixed64Field(value: &self.hashes) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.vectors) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.states.isEmpty {
+      try visitor.visitSingularBytesField(value: self.states, fieldNumber: 1)
+    }
+    if !self.hashes.isEmpty {
+      try visitor.visitPackedSFixed64Field(value: self.hashes, fieldNumber: 2)
+    }
+    if !self.vectors.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.vectors, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyLooks, rhs: Hub_Wire_VerifyLooks) -> Bool {
+    if lhs.states != rhs.states {return false}
+    if lhs.hashes != rhs.hashes {return false}
+    if lhs.vectors != rhs.vectors {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_VerifyContents: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".VerifyContents"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}rows\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeRepeatedStringField(value: &self.rows) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if !self.rows.isEmpty {
+      try visitor.visitRepeatedStringField(value: self.rows, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_VerifyContents, rhs: Hub_Wire_VerifyContents) -> Bool {
+    if lhs.rows != rhs.rows {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

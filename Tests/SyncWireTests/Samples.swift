@@ -109,8 +109,44 @@ enum Sample {
       ], stride: 1000)
   }
 
+  private static let scope = VerifyScope(table: "public.stock", columns: ["a", "b"], comparesVersions: true)
+  private static let keys = [RowKey([[49], [0, 255]]), RowKey([[], [50, 51]])]
+  private static let vector = VersionVector([
+    Dot(actor: ActorID(rawValue: 9), n: 4), Dot(actor: ActorID(rawValue: 8), n: 1),
+  ])
+
+  static var comparisons: [Message] {
+    let questions: [VerifyRequest] = [
+      .compare(.describe), .compare(.digests(scope, .root(step: 12))),
+      .compare(.keys(scope, BucketSet(bits: 12, step: 0, buckets: [0, 5, 4095]))),
+      .compare(.rows(VerifyScope(table: "a.t", columns: ["x"], comparesVersions: false), keys)),
+      .contents(VerifyScope(table: "a.t", columns: ["x"], comparesVersions: false), keys), .pass,
+      .restate(
+        table: "a.t",
+        [
+          RestatedRow(key: keys[0], seen: nil, expected: vector),
+          RestatedRow(key: keys[1], seen: vector, expected: nil),
+        ]),
+    ]
+    let answers: [VerifyReply] = [
+      .compared(
+        .tables(
+          [VerifyTable(name: "a.t", keyColumns: ["x", "y"], columns: ["x", "y", "z"], rows: 7, actors: [5, 1])],
+          catalogueVersion: 3, probe: -8)),
+      .compared(.digests([.empty, BucketDigest(rows: 5, sum: -7)])),
+      .compared(.keys([keys[0]: -5, keys[1]: 6], isCut: true)), .compared(.keys([:], isCut: false)),
+      .compared(
+        .rows([
+          RowLook(isThere: true, vector: nil, isVersionAlive: false, isQuarantined: true, hash: -1),
+          RowLook(isThere: false, vector: vector, isVersionAlive: true),
+        ])),
+      .contents(["", "{\"a\":null}"]), .restated(3), .passed(reference), .refused("no"),
+    ]
+    return questions.map { .verifyQuestion(token: -3, $0) } + answers.map { .verifyAnswer(token: 4, $0) }
+  }
+
   static var messages: [Message] {
-    [
+    comparisons + [
       .hello(
         Hello(
           nonce: 5, session: SessionID(rawValue: -6), at: .origin, last: reference, catalogueVersion: 3,
