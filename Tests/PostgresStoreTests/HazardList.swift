@@ -21,7 +21,7 @@ enum HazardList {
         .later("one range tombstone above 1 000 000 rows"),
       ]
     ),
-    ("CAP-04", "triggers bypassed", [.here, .later("drift under DISABLE TRIGGER is found by hub verify")]),
+    ("CAP-04", "triggers bypassed", [.here]),
     (
       "CAP-05", "sequence gaps: a position is a snapshot; windows",
       [.here, .later("xids that start again after a restore")]

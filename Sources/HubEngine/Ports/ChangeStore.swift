@@ -161,7 +161,7 @@ package struct DaemonFacts: Sendable, Equatable {
 }
 
 /// An office's database, as the engine needs it. Every call is one transaction, or part of a scan.
-package protocol ChangeStore: Sendable {
+package protocol ChangeStore: VerifyStore {
   func office() async throws(HubError) -> OfficeIdentity
   /// One hub an office: false while another holds the lock. Held until the connection ends.
   func lockOffice() async throws(HubError) -> Bool

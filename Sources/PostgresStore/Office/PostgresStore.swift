@@ -9,6 +9,8 @@ package final class PostgresStore: ChangeStore {
   let feed: PostgresConnection
   let window: PostgresConnection
   let writer: PostgresConnection
+  /// Connects when tables are compared.
+  let verifier: PostgresConnection
   let coder: RowCoder
   let partBytes: Int
   let batchRowsMax: Int
@@ -31,13 +33,14 @@ package final class PostgresStore: ChangeStore {
     feed = PostgresConnection(url: url, name: "hub feed")
     window = PostgresConnection(url: url, name: "hub catch-up")
     writer = PostgresConnection(url: url, name: "hub apply")
+    verifier = PostgresConnection(url: url, name: "hub verify")
     self.coder = coder
     self.partBytes = partBytes
     self.batchRowsMax = batchRowsMax
   }
 
   package func close() async {
-    for connection in [control, feed, window, writer] { await connection.disconnect() }
+    for connection in [control, feed, window, writer, verifier] { await connection.disconnect() }
   }
 
   /// The tracked tables that this office sends.

@@ -10,6 +10,8 @@ package struct OfficeStatus: Sendable {
     package var isPendingExact: Bool
     package var lastSeen: String?
     package var secondsSinceSeen: Double?
+    /// Of the last `hub verify`.
+    package var certificate: Certificate?
   }
 
   package var office: OfficeIdentity
@@ -77,6 +79,7 @@ package struct OfficeStatus: Sendable {
       GROUP BY i.office
       ORDER BY 1, 2
       """)
+    let certificates = try Certificate.all(session)
     return try (0..<rows.count).map { i in
       var state = rows.text(i, 1)
       let seconds = rows.string(i, 4).flatMap { Double($0) }
@@ -88,7 +91,7 @@ package struct OfficeStatus: Sendable {
       }
       return Branch(
         name: rows.text(i, 0), state: state, pending: counted.0, isPendingExact: counted.1,
-        lastSeen: rows.string(i, 3), secondsSinceSeen: seconds)
+        lastSeen: rows.string(i, 3), secondsSinceSeen: seconds, certificate: certificates[rows.text(i, 0)])
     }
   }
 
@@ -151,6 +154,7 @@ extension OfficeStatus.Branch {
     .fields([
       "id": .string(name), "name": .string(name), "state": .string(state), "pending": .integer(pending),
       "pending_exact": .bool(isPendingExact), "last_seen": JSONValue(lastSeen),
+      "verified": certificate?.json ?? .null,
     ])
   }
 }

@@ -209,5 +209,17 @@ package enum Migrations {
       RETURN column_versions;
     END $$;
     """#,
+    #"""
+    -- Head: what the last comparison with each branch came to, and the rows that differed then.
+    CREATE TABLE hub.certificate (
+      office text PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), equal bool NOT NULL, differences bigint NOT NULL,
+      local_rows bigint NOT NULL, moving bigint NOT NULL, repaired bigint NOT NULL, tables int NOT NULL,
+      rows bigint NOT NULL, digest text NOT NULL, head_number bigint NOT NULL, branch_number bigint NOT NULL,
+      notes text[] NOT NULL);
+    CREATE TABLE hub.difference (
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, office text NOT NULL, table_name text NOT NULL,
+      key jsonb NOT NULL, kind text NOT NULL, at timestamptz NOT NULL DEFAULT now());
+    CREATE INDEX ON hub.difference (office);
+    """#,
   ]
 }
