@@ -126,7 +126,7 @@ extension EndToEnd {
         try company.join(b)
         #expect(!used.isEmpty)
         // What is not built yet.
-        for command in [["verify"]] {
+        for command in [["run", "--http", "127.0.0.1:0"]] {
           refused(try head.hub(command), code: 2, mentions: ["not in this version"], command[0])
         }
       }

@@ -86,6 +86,13 @@ extension OfficeService {
           try await session?.confirmed()
         case "truncated":
           guard try await store.settleTruncated(request.argument) else { continue }
+        case "verify":
+          guard let run = VerifyRun(request) else { throw HubError(.usage, "nothing is said of what to verify") }
+          if !verifications.contains(where: { $0.id == request.id }) {
+            verifications.append(run)
+            verifyBell.ring()
+          }
+          continue
         case "sync":
           guard !syncs.contains(where: { $0.id == request.id }) else { continue }
           syncs.append((request.id, .now + .seconds(Int64(request.argument) ?? 60)))

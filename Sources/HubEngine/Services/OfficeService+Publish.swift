@@ -15,13 +15,14 @@ extension OfficeService {
         if outbound.resendFrom != nil {
           didWork = try await publishBatch()
         } else if look.snapshot != lastSnapshot {
-          let isAwaited = synchronisations > 0 || !answers.isEmpty
+          let isAwaited = synchronisations > 0 || passes > 0 || !answers.isEmpty
           waits = !isAwaited && !pace.mayPublish(at: uptime, unacknowledged: outbound.unacknowledged)
           if !waits {
             lastSnapshot = look.snapshot
             didWork = try await publishBatch()
           }
         }
+        if !waits { feedReadAt = began }
         // A beat says that nothing is unsent.
         if !didWork && !waits { try await quiet(since: began) }
       }

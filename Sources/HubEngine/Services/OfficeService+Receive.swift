@@ -82,6 +82,8 @@ extension OfficeService {
     case .catalogue(let catalogue) where !isHead: try await catalogueArrived(catalogue)
     case .conflicts(let entries) where !isHead: try await conflictsCame(entries)
     case .restate(let blocks) where isHead: try await store.restate(blocks)
+    case .verifyQuestion(let token, let request) where !isHead: verifyAsked(token, request)
+    case .verifyAnswer(let token, let reply) where isHead: verifyAnswered(token, reply, by: office)
     case .leave(let nonce) where isHead: try await left(office, nonce: nonce)
     // While this office enrols, what is left in the queue speaks of the office that had its name before.
     case .removed(_, let reason) where !isHead && enrolment == nil: try await removedByHead(reason)

@@ -64,7 +64,7 @@ extension OfficeService {
     facts.brokerError = nil
     facts.state = "running"
     lastSnapshot = ""
-    (pullBell, syncBell) = (Doorbell(), Doorbell())
+    (pullBell, syncBell, verifyBell) = (Doorbell(), Doorbell(), Doorbell())
     for office in peers.keys {
       // What was asked for over the earlier connection may never come.
       peers[office]?.inbound.answerTimedOut()
@@ -85,6 +85,8 @@ extension OfficeService {
       group.addTask { try await self.tickLoop() }
       group.addTask { try await self.syncLoop() }
       if isHead { group.addTask { try await self.catchUpLoop() } }
+      let head = isHead
+      group.addTask { try await head ? self.verifyLoop() : self.verifyAnswerLoop() }
       defer { group.cancelAll() }
       try await group.next()
     }
@@ -124,6 +126,7 @@ extension OfficeService {
         if quarantine.isWorthALook(at: uptime) { try await retryQuarantine() }
       }
       if count % 60 == 0 { try await store.pruneBatches() }
+      await closeIdleVerifier()
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
       for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
       if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }

@@ -85,6 +85,23 @@ package actor OfficeService {
   /// Under way: they wait for everything to be sent.
   var synchronisations = 0
   var quarantine = QuarantineMachine()
+
+  // verify
+  /// Head: asked for by commands; the first one is under way.
+  var verifications: [VerifyRun] = []
+  /// Head: the question under way, and its answer when it is there.
+  var verifyAwaited: (office: String, token: Int64)?
+  var verifyAnswers: [Int64: VerifyReply] = [:]
+  var verifyReportedAt: ContinuousClock.Instant?
+  /// Branch: the first one is being answered.
+  var questions: [(token: Int64, request: VerifyRequest)] = []
+  var verifiedAt: ContinuousClock.Instant?
+  var verifyBell = Doorbell()
+  /// When the last look began after which nothing was left to send.
+  var feedReadAt: ContinuousClock.Instant?
+  /// Under way: they wait for everything to be read for sending.
+  var passes = 0
+
   var failure: HubError?
   /// Head has removed this office.
   var departed = false

@@ -27,11 +27,11 @@ struct Status: ParsableCommand {
 
 func printBranches(_ branches: [OfficeStatus.Branch]) {
   printTable(
-    ["BRANCH", "STATE", "PENDING", "LAST SEEN"],
+    ["BRANCH", "STATE", "PENDING", "LAST SEEN", "VERIFIED"],
     branches.map {
       [
         $0.name, $0.state, ($0.isPendingExact ? "" : ">") + String($0.pending),
-        $0.secondsSinceSeen.map { "\(Int($0)) s ago" } ?? "never",
+        $0.secondsSinceSeen.map { "\(Int($0)) s ago" } ?? "never", $0.certificate?.summary ?? "never",
       ]
     })
 }
@@ -113,10 +113,4 @@ struct Health: ParsableCommand {
         hint: status.state == "stopped" ? "start hub run" : status.brokerError ?? "look at hub status")
     }
   }
-}
-
-struct Verify: ParsableCommand {
-  static let configuration = CommandConfiguration(abstract: "Anti-entropy (not in this version).")
-  @Argument(parsing: .allUnrecognized) var rest: [String] = []
-  func run() throws { throw notYet("verify") }
 }
