@@ -161,6 +161,27 @@ extension EndToEnd {
       }
     }
 
+    @Test("join that waits while head's daemon starts for the first time ends when head's first batch is there")
+    func joinBesideHeadsFirstBatch() throws {
+      // Believed: the first load comes by windows. Wrong: head's first batch, which begins at its chain's origin, came
+      // before the window; it was applied, the window was not awaited any more, and join waited for ever.
+      let schema =
+        "CREATE TABLE s (id bigint PRIMARY KEY, v text); INSERT INTO s SELECT g, 'x' FROM generate_series(1, 50000) g"
+      try Company.with(branches: 1, schema: schema, tracks: [["s"]], run: false, joined: false) { company in
+        let a = company["a"]
+        let join = try a.launch(["join", try company.token("a"), "--broker", company.brokerURL])
+        defer { join.murder() }
+        try until(20, "join waits") { join.errorText.contains("waiting") }
+        try company.head.start()
+        #expect(try join.wait(50) == 0, "\(join.errorText)")
+        try company.settle(["s"])
+        #expect(try a.connect().value("SELECT joined FROM hub.office") == "t")
+        try a.start()
+        try a.run("INSERT INTO s VALUES (0, 'a')")
+        try company.settle(["s"])
+      }
+    }
+
     @Test("a join that is cut goes on where it stopped, while everybody writes")
     func aCutJoinResumes() throws {
       let rows = Servers.isFull ? 1_000_000 : 150_000

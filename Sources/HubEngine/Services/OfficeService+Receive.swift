@@ -141,7 +141,14 @@ extension OfficeService {
     committed(next, office, counts)
     peers[office]?.assembly.reset()
     if isHead, let applied = part.applied { try await purgeable(applied, office) }
-    try await acknowledge(office)
+    if isHead || identity.isJoined {
+      try await acknowledge(office)
+    } else {
+      // Head's chain from its beginning: nothing is left for the load that was asked for meanwhile.
+      progress.rows += Int64(counts.written)
+      try await caughtUp(office)
+      onProgress?(progress)
+    }
     if isHead, counts.conflicts > 0 { try await sendConflicts() }
   }
 
