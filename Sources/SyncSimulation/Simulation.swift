@@ -13,6 +13,10 @@ package enum Simulation {
     package var writes = 0
     package var conflicts = 0
     package var batches = 0
+    /// Rows that a database refused, parents that came back, decisions of people.
+    package var refusals = 0
+    package var revived = 0
+    package var verdicts = 0
   }
 
   /// One schedule; with `traces`, what happened in it.
@@ -23,6 +27,9 @@ package enum Simulation {
     summary.finding = violation.map { Finding(seed: seed, violation: $0) }
     summary.writes = world.ledger.writes.count
     summary.conflicts = world.ledger.conflicts
+    summary.refusals = world.ledger.refusals
+    summary.revived = world.ledger.revived
+    summary.verdicts = world.ledger.verdicts
     summary.batches = world.broker.batchesSent
     return (summary, world.trace ?? [])
   }
@@ -64,6 +71,9 @@ extension Simulation.Summary {
     writes += other.writes
     conflicts += other.conflicts
     batches += other.batches
+    refusals += other.refusals
+    revived += other.revived
+    verdicts += other.verdicts
     if let theirs = other.finding, theirs.seed < finding?.seed ?? Int.max { finding = theirs }
   }
 }

@@ -29,9 +29,11 @@ extension Message {
         out.reason = Checks.shortened(reason, to: Limits.errorTextBytesMax)
         return .removed(out)
       case .conflicts(let message): return .conflicts(try message.wire)
-      case .restate(let blocks):
+      case .restate(let blocks, let request):
+        try Checks.number(request, "a request's number")
         var out = Hub_Wire_Restate()
         out.tables = try blocks.wire
+        out.request = request
         return .restate(out)
       case .verifyQuestion(let token, let request):
         var out = try request.wire
@@ -41,6 +43,11 @@ extension Message {
         var out = try reply.wire
         out.token = token
         return .verifyAnswer(out)
+      case .restated(let request):
+        try Checks.number(request, "a request's number")
+        var out = Hub_Wire_Restated()
+        out.request = request
+        return .restated(out)
       }
     }
   }
@@ -63,9 +70,14 @@ extension Message {
       try Checks.text(message.reason, "a reason", max: Limits.errorTextBytesMax, mayBeEmpty: true)
       self = .removed(nonce: message.nonce, reason: message.reason)
     case .conflicts(let message): self = .conflicts(try ConflictEntries(wire: message))
-    case .restate(let message): self = .restate(try [RowBlock](wire: message.tables))
     case .verifyQuestion(let message): self = .verifyQuestion(token: message.token, try VerifyRequest(wire: message))
     case .verifyAnswer(let message): self = .verifyAnswer(token: message.token, try VerifyReply(wire: message))
+    case .restate(let message):
+      try Checks.number(message.request, "a request's number")
+      self = .restate(try [RowBlock](wire: message.tables), request: message.request)
+    case .restated(let message):
+      try Checks.number(message.request, "a request's number")
+      self = .restated(message.request)
     case .stored: throw .unknownKind(field: nil)
     }
   }
@@ -240,7 +252,9 @@ extension Beat {
       out.answerTo = answerTo
       out.paused = isPaused
       try Checks.number(conflicts, "a conflict entry's number")
+      try Checks.number(conflictsFrom, "a conflict entry's id")
       out.conflicts = conflicts
+      out.conflictsFrom = conflictsFrom
       return out
     }
   }
@@ -250,8 +264,9 @@ extension Beat {
       session: SessionID(rawValue: wire.session),
       last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
       applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil, nonce: wire.nonce,
-      answerTo: wire.answerTo, isPaused: wire.paused, conflicts: wire.conflicts)
+      answerTo: wire.answerTo, isPaused: wire.paused, conflicts: wire.conflicts, conflictsFrom: wire.conflictsFrom)
     try Checks.number(conflicts, "a conflict entry's number")
+    try Checks.number(conflictsFrom, "a conflict entry's id")
   }
 }
 

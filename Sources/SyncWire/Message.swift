@@ -33,11 +33,13 @@ package enum Message: Sendable, Equatable {
   case leave(nonce: Int64)
   case removed(nonce: Int64, reason: String)
   case conflicts(ConflictEntries)
-  /// A branch wants these rows again; keys alone.
-  case restate([RowBlock])
   /// Head compares its tables with a branch's; the answer bears the question's token.
   case verifyQuestion(token: Int64, VerifyRequest)
   case verifyAnswer(token: Int64, VerifyReply)
+  /// A branch wants these rows again; keys alone, and its number for the request.
+  case restate([RowBlock], request: Int64)
+  /// Head has sent the rows of that request to the feed again.
+  case restated(Int64)
 }
 
 extension Message {
@@ -47,7 +49,7 @@ extension Message {
     case .batch(let part): part.header.session
     case .beat(let beat): beat.session
     case .acknowledgement, .pull, .hello, .welcome, .rehello, .window, .catalogue, .enrol, .enrolled, .leave, .removed,
-      .conflicts, .restate, .verifyQuestion, .verifyAnswer:
+      .conflicts, .restate, .restated, .verifyQuestion, .verifyAnswer:
       nil
     }
   }
@@ -171,10 +173,12 @@ package struct Beat: Sendable, Hashable {
   package var isPaused: Bool
   /// Of a branch: the last entry of the conflict log that it has.
   package var conflicts: Int64
+  /// Of head: entries of the conflict log with lower ids are kept no more.
+  package var conflictsFrom: Int64
 
   package init(
     session: SessionID, last: BatchReference, applied: StreamPosition?, nonce: Int64 = 0, answerTo: Int64 = 0,
-    isPaused: Bool = false, conflicts: Int64 = 0
+    isPaused: Bool = false, conflicts: Int64 = 0, conflictsFrom: Int64 = 0
   ) {
     self.session = session
     self.last = last
@@ -183,6 +187,7 @@ package struct Beat: Sendable, Hashable {
     self.answerTo = answerTo
     self.isPaused = isPaused
     self.conflicts = conflicts
+    self.conflictsFrom = conflictsFrom
   }
 }
 

@@ -186,6 +186,14 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     set {_uniqueStorage()._message = .restate(newValue)}
   }
 
+  package var restated: Hub_Wire_Restated {
+    get {
+      if case .restated(let v)? = _storage._message {return v}
+      return Hub_Wire_Restated()
+    }
+    set {_uniqueStorage()._message = .restated(newValue)}
+  }
+
   package var verifyQuestion: Hub_Wire_VerifyQuestion {
     get {
       if case .verifyQuestion(let v)? = _storage._message {return v}
@@ -229,6 +237,7 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     case removed(Hub_Wire_Removed)
     case conflicts(Hub_Wire_ConflictEntries)
     case restate(Hub_Wire_Restate)
+    case restated(Hub_Wire_Restated)
     case verifyQuestion(Hub_Wire_VerifyQuestion)
     case verifyAnswer(Hub_Wire_VerifyAnswer)
     /// never sent: rows that an office keeps for itself (staged, quarantined)
@@ -514,6 +523,9 @@ package nonisolated struct Hub_Wire_Beat: Sendable {
 
   /// of a branch: the last conflict entry that it has
   package var conflicts: Int64 = 0
+
+  /// of head: entries with lower ids are kept no more
+  package var conflictsFrom: Int64 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1019,6 +1031,22 @@ package nonisolated struct Hub_Wire_Restate: Sendable {
   /// dead rows: keys alone
   package var tables: [Hub_Wire_TableRows] = []
 
+  /// the branch's number for it
+  package var request: Int64 = 0
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+}
+
+/// head to branch: the rows of that request go out again
+package nonisolated struct Hub_Wire_Restated: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var request: Int64 = 0
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
@@ -1423,7 +1451,7 @@ fileprivate nonisolated let _protobuf_package = "hub.wire"
 
 nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Envelope"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{4}\u{6}verify_question\0\u{3}verify_answer\0\u{2}E\u{1}stored\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{1}restated\0\u{4}\u{5}verify_question\0\u{3}verify_answer\0\u{2}E\u{1}stored\0")
 
   fileprivate class _StorageClass {
     var _protocol: UInt32 = 0
@@ -1663,6 +1691,19 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
             _storage._message = .restate(v)
           }
         }()
+        case 25: try {
+          var v: Hub_Wire_Restated?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .restated(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .restated(v)
+          }
+        }()
         case 30: try {
           var v: Hub_Wire_VerifyQuestion?
           var hadOneofValue = false
@@ -1786,6 +1827,10 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
       case .restate?: try {
         guard case .restate(let v)? = _storage._message else { preconditionFailure() }
         try visitor.visitSingularMessageField(value: v, fieldNumber: 24)
+      }()
+      case .restated?: try {
+        guard case .restated(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 25)
       }()
       case .verifyQuestion?: try {
         guard case .verifyQuestion(let v)? = _storage._message else { preconditionFailure() }
@@ -2181,7 +2226,7 @@ nonisolated extension Hub_Wire_Acknowledgement: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Beat"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}last\0\u{1}applied\0\u{1}nonce\0\u{3}answer_to\0\u{1}paused\0\u{1}conflicts\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}last\0\u{1}applied\0\u{1}nonce\0\u{3}answer_to\0\u{1}paused\0\u{1}conflicts\0\u{3}conflicts_from\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2196,6 +2241,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 5: try { try decoder.decodeSingularSFixed64Field(value: &self.answerTo) }()
       case 6: try { try decoder.decodeSingularBoolField(value: &self.paused) }()
       case 7: try { try decoder.decodeSingularInt64Field(value: &self.conflicts) }()
+      case 8: try { try decoder.decodeSingularInt64Field(value: &self.conflictsFrom) }()
       default: break
       }
     }
@@ -2227,6 +2273,9 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.conflicts != 0 {
       try visitor.visitSingularInt64Field(value: self.conflicts, fieldNumber: 7)
     }
+    if self.conflictsFrom != 0 {
+      try visitor.visitSingularInt64Field(value: self.conflictsFrom, fieldNumber: 8)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2238,6 +2287,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.answerTo != rhs.answerTo {return false}
     if lhs.paused != rhs.paused {return false}
     if lhs.conflicts != rhs.conflicts {return false}
+    if lhs.conflictsFrom != rhs.conflictsFrom {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -3174,7 +3224,7 @@ nonisolated extension Hub_Wire_ConflictEntries: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Hub_Wire_Restate: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Restate"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tables\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tables\0\u{1}request\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -3183,6 +3233,7 @@ nonisolated extension Hub_Wire_Restate: SwiftProtobuf.Message, SwiftProtobuf._Me
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
+      case 2: try { try decoder.decodeSingularInt64Field(value: &self.request) }()
       default: break
       }
     }
@@ -3192,11 +3243,45 @@ nonisolated extension Hub_Wire_Restate: SwiftProtobuf.Message, SwiftProtobuf._Me
     if !self.tables.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 1)
     }
+    if self.request != 0 {
+      try visitor.visitSingularInt64Field(value: self.request, fieldNumber: 2)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   package static func ==(lhs: Hub_Wire_Restate, rhs: Hub_Wire_Restate) -> Bool {
     if lhs.tables != rhs.tables {return false}
+    if lhs.request != rhs.request {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_Restated: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".Restated"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}request\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularInt64Field(value: &self.request) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.request != 0 {
+      try visitor.visitSingularInt64Field(value: self.request, fieldNumber: 1)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_Restated, rhs: Hub_Wire_Restated) -> Bool {
+    if lhs.request != rhs.request {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

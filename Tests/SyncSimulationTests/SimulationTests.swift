@@ -7,6 +7,12 @@ struct SimulationTests {
     let summary = await Simulation.run(schedules: 400)
     #expect(summary.finding == nil)
     #expect(summary.writes > 4000 && summary.conflicts > 500 && summary.batches > 4000)
+    #expect(summary.refusals > 400 && summary.revived > 4 && summary.verdicts > 50)
+  }
+
+  /// An application's delete whose cascade could not be done left the children in a circle deleted.
+  @Test func aCascadeIsDoneWholeOrNotAtAll() {
+    #expect(Simulation.run(seed: 32805).summary.finding == nil)
   }
 
   @Test func aSeedIsTheSameScheduleEveryTime() {

@@ -168,10 +168,11 @@ enum Sample {
       .beat(
         Beat(
           session: SessionID(rawValue: 2), last: reference, applied: position, nonce: 4, answerTo: 5,
-          isPaused: true, conflicts: 77)),
+          isPaused: true, conflicts: 77, conflictsFrom: 12)),
       .conflicts(ConflictEntries(after: 7, last: 12, more: true, entries: ["{\"id\":3}", "{}"])),
       .conflicts(ConflictEntries(after: 0, last: 0, more: false, entries: [])),
-      .restate(batch.blocks),
+      .restate(batch.blocks, request: 31),
+      .restated(31),
       .beat(Beat(session: SessionID(rawValue: 2), last: .origin, applied: nil)),
       .pull(
         Pull(

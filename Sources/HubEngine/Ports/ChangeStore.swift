@@ -223,8 +223,17 @@ package protocol ChangeStore: VerifyStore {
   func conflicts(for office: String, after: Int64) async throws(HubError) -> ConflictEntries?
   /// Branch: keeps what head sent.
   func save(_ entries: ConflictEntries) async throws(HubError)
+  /// Head: entries that are too old, or too many, go. The oldest id that is kept; 0: all are.
+  func pruneConflicts() async throws(HubError) -> Int64
+  /// Branch: entries with lower ids go.
+  func dropConflicts(before id: Int64) async throws(HubError)
   /// Head: rows of which a branch wants to have the present state again.
   func restate(_ blocks: [RowBlock]) async throws(HubError)
+  /// Branch: requests for the present state of rows that head has not answered.
+  func restates() async throws(HubError) -> [Int64]
+  /// The rows of a request, keys alone; nil: it is answered.
+  func restate(_ request: Int64) async throws(HubError) -> [RowBlock]?
+  func finishRestate(_ request: Int64) async throws(HubError)
 
   /// The first catch-up ended: this office is a member.
   func joined() async throws(HubError)

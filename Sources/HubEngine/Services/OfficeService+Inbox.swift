@@ -28,7 +28,7 @@ extension OfficeService {
 
   /// Branch: entries that follow what is here are kept; others come again after the next beat.
   func conflictsCame(_ entries: ConflictEntries) async throws {
-    guard let head = headPeer, entries.after == head.record.conflictsAt else { return }
+    guard let head = headPeer, entries.follows(head.record.conflictsAt) else { return }
     do {
       try await store.save(entries)
     } catch {
@@ -39,6 +39,13 @@ extension OfficeService {
     }
     peers[identity.head]?.record.conflictsAt = entries.last
     if entries.more { pace.beatWanted(at: uptime) }
+  }
+
+  /// Branch: head keeps no entry before this one.
+  func dropConflicts(before id: Int64) async throws {
+    guard id > conflictsFrom else { return }
+    try await store.dropConflicts(before: id)
+    conflictsFrom = id
   }
 
   // MARK: quarantine
@@ -52,18 +59,13 @@ extension OfficeService {
     quarantine.tried(released: released, from: began, to: uptime)
   }
 
-  /// Branch: asks head for the present state of rows, `text` in hexadecimal as the database keeps them.
-  func sendRestate(_ text: String) async throws {
-    var text = text
-    let body = text.withUTF8 { digits in
-      stride(from: 0, to: digits.count - 1, by: 2).map { at in
-        UInt8(String(decoding: digits[at..<at + 2], as: UTF8.self), radix: 16) ?? 0
-      }
-    }
-    do {
-      try await send(.restate(try Wire.decode(rows: body)), to: .head)
-    } catch let error as WireError {
-      throw HubError(.damaged, "\(error)")
+  /// Branch: asks head for the present state of rows that were discarded here, until it has answered.
+  func askAgain() async throws {
+    guard isGreeted else { return }
+    let unanswered = try await store.restates()
+    for request in restates.due(unanswered, at: uptime) {
+      guard let blocks = try await store.restate(request) else { continue }
+      try await send(.restate(blocks, request: request), to: .head)
     }
   }
 }

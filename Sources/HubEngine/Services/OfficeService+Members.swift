@@ -81,9 +81,6 @@ extension OfficeService {
           let outcome = JSONValue.fields(["released": JSONValue(released)])
           try await store.finishRequest(request.id, failed: false, outcome: outcome.description)
           continue
-        case "restate":
-          try await sendRestate(request.argument)
-          try await session?.confirmed()
         case "truncated":
           guard try await store.settleTruncated(request.argument) else { continue }
         case "verify":

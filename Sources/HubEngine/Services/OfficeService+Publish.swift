@@ -160,6 +160,6 @@ extension OfficeService {
     Beat(
       session: outbound.session ?? SessionID(rawValue: 0), last: outbound.last,
       applied: office.flatMap { applied(of: $0) }, nonce: nonce, answerTo: answerTo, isPaused: identity.isPaused,
-      conflicts: isHead ? 0 : headPeer?.record.conflictsAt ?? 0)
+      conflicts: isHead ? 0 : headPeer?.record.conflictsAt ?? 0, conflictsFrom: isHead ? conflictsFrom : 0)
   }
 }

@@ -81,9 +81,14 @@ extension OfficeService {
     case .pull(let pull): try await pulled(pull, office)
     case .catalogue(let catalogue) where !isHead: try await catalogueArrived(catalogue)
     case .conflicts(let entries) where !isHead: try await conflictsCame(entries)
-    case .restate(let blocks) where isHead: try await store.restate(blocks)
     case .verifyQuestion(let token, let request) where !isHead: verifyAsked(token, request)
     case .verifyAnswer(let token, let reply) where isHead: verifyAnswered(token, reply, by: office)
+    case .restate(let blocks, let request) where isHead:
+      try await store.restate(blocks)
+      try await send(.restated(request), to: .office(office))
+    case .restated(let request) where !isHead:
+      try await store.finishRestate(request)
+      restates.answered(request)
     case .leave(let nonce) where isHead: try await left(office, nonce: nonce)
     // While this office enrols, what is left in the queue speaks of the office that had its name before.
     case .removed(_, let reason) where !isHead && enrolment == nil: try await removedByHead(reason)
@@ -201,7 +206,11 @@ extension OfficeService {
   private func beatArrived(_ beat: Beat, _ office: String) async throws {
     guard let peer = peers[office] else { return }
     if let applied = beat.applied { try await acknowledged(applied.session, applied.reference, office) }
-    if isHead { try await conflictsArrived(beat.conflicts, at: office) }
+    if isHead {
+      try await conflictsArrived(beat.conflicts, at: office)
+    } else {
+      try await dropConflicts(before: beat.conflictsFrom)
+    }
     if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last, .now) }
     switch peer.inbound.beatArrived(session: beat.session, last: beat.last, asks: false) {
     case .greet: try await greet(office, refusing: beat.session)

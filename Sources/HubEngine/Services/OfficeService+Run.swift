@@ -71,6 +71,7 @@ extension OfficeService {
       peers[office]?.reminder.answered()
       peers[office]?.conflicts.disconnected()
     }
+    restates.disconnected()
     logger.info("connected")
     if isHead {
       try await send(.beat(beat(for: nil)), to: .branches)
@@ -122,11 +123,12 @@ extension OfficeService {
         if try await !store.lockOffice() { throw HubError(.conflict, "another hub serves this office now") }
       }
       if !identity.isPaused {
-        if isHead { try await sendConflicts() }
+        if isHead { try await sendConflicts() } else { try await askAgain() }
         if quarantine.isWorthALook(at: uptime) { try await retryQuarantine() }
       }
       if count % 60 == 0 { try await store.pruneBatches() }
       await closeIdleVerifier()
+      if isHead, count % 60 == 1 { conflictsFrom = try await store.pruneConflicts() }
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
       for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
       if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }

@@ -102,6 +102,10 @@ package actor OfficeService {
   /// Under way: they wait for everything to be read for sending.
   var passes = 0
 
+  /// Branch: what head is asked for again.
+  var restates = RestateMachine()
+  /// The oldest entry of the conflict log that head keeps; at a branch, that the entries here were last held against.
+  var conflictsFrom: Int64 = 0
   var failure: HubError?
   /// Head has removed this office.
   var departed = false

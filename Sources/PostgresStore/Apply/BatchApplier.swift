@@ -28,6 +28,8 @@ final class BatchApplier {
   private let excluded: [RowName: Refusal]
   private let now: Stamp
 
+  /// Branch: whether any row waits for head's decision; nil: not looked at.
+  private var holdsRows: Bool?
   private(set) var counts = AppliedCounts()
   private(set) var refused: [RefusedRow] = []
   private var writers: [ActorID: String?] = [:]
@@ -103,12 +105,46 @@ final class BatchApplier {
       try applier.writeRows(plan.writes, replacing: false)
       try applier.writeVersions(plan.writes)
     }
+    if !isHead { try noteHeld(applier, plan, left) }
     let decided = plan.decided.filter { !left.contains($0.row) }
     if !decided.isEmpty { try logConflicts(applier, decided) }
     note(applier, left.isEmpty ? plan.writes : plan.writes.filter { !left.contains($0.row) })
     counts.held += plan.held.count
     counts.restamped += plan.restamped
     counts.skipped += applier.block.count - plan.writes.count - plan.held.count - plan.refused.count
+  }
+
+  /// Branch: which rows wait for head's decision, for people who ask (`hub trace`).
+  private func noteHeld(_ applier: TableApplier, _ plan: BlockPlan, _ left: Set<Int>) throws {
+    let block = applier.block
+    func key(_ row: Int) -> String {
+      JSONValue.row(
+        Array(block.columnNames.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(row) }
+      ).description
+    }
+    let written = plan.writes.map(\.row).filter { !left.contains($0) }
+    if !written.isEmpty {
+      let holds = try holdsRows ?? session.hot("SELECT EXISTS (SELECT FROM hub.held)").bool(0, 0)
+      holdsRows = holds
+      if holds {
+        let keys = "[" + written.map(key).joined(separator: ",") + "]"
+        try session.hot(
+          """
+          DELETE FROM hub.held WHERE table_name = \(block.table)
+            AND key IN (SELECT jsonb_array_elements(\(keys)::jsonb))
+          """)
+      }
+    }
+    for row in plan.held {
+      holdsRows = true
+      try session.hot(
+        """
+        INSERT INTO hub.held (table_name, key, vector)
+        VALUES (\(block.table), \(key(row))::jsonb, \(block.vector(row).postgres)::bigint[])
+        ON CONFLICT (table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1))
+          DO UPDATE SET vector = EXCLUDED.vector
+        """)
+    }
   }
 
   /// Remembers what the checks at the end have to look at.
@@ -274,9 +310,7 @@ final class BatchApplier {
       let key = JSONValue.row(
         Array(names.prefix(block.keyCount)), block.columns.prefix(block.keyCount).map { $0.value(decided.row) })
       func office(_ side: Side) throws -> String {
-        // A row that came back was head's unless a branch is known to have written it.
-        let isHeads = side == .local || one.reason == .referenced && side == one.winner
-        return try writer(of: one.conflict.version(of: side).dot.actor) ?? (isHeads ? head : peer)
+        try one.office(of: side, head: head, peer: peer, writer: writer)
       }
       func side(_ side: Side) throws -> JSONValue {
         let state = one.conflict.row(of: side)

@@ -24,7 +24,7 @@ struct ForeignKeyRepair {
   private struct Candidate {
     var name: RowName
     var columns: [(name: String, value: [UInt8]?)]
-    /// The version under which the row last lived.
+    /// The version under which the row last lived; its contributions by the column's place in the table.
     var version: TableApplier.LocalVersion
   }
 
@@ -116,7 +116,8 @@ struct ForeignKeyRepair {
     let rows = try session.query(
       SQL(
         unsafe: """
-          SELECT u.i, \(keys), array_to_string(i.columns, chr(10)), i.image, i.actor, i.n, i.stamp, i.vector
+          SELECT u.i, \(keys), array_to_string(i.columns, chr(10)), i.image, i.actor, i.n, i.stamp, i.vector,
+            i.contributions, NULL
           FROM \(source) JOIN \(table.versions) v ON \(same)
           WHERE NOT v.alive AND \(condition) AND NOT EXISTS (SELECT FROM hub.quarantine q
             WHERE q.table_name = \(quotedLiteral(table.name))
@@ -137,7 +138,7 @@ struct ForeignKeyRepair {
           version: TableApplier.LocalVersion(
             dot: dot, stamp: rows.int64(i, count + 5),
             vector: rows.string(i, count + 6).map { VersionVector(postgres: $0) } ?? VersionVector(dot),
-            details: RowDetails())))
+            details: RowDetails(rows, i, from: count + 7, table, at: { $0 }))))
     }
     return found
   }
@@ -170,44 +171,57 @@ struct ForeignKeyRepair {
     let applier = try TableApplier(
       session: session, table: table, block: Self.block(group, table), refusesMissing: false)
     let rows = Array(group.indices.map { $0 - group.startIndex })
-    func plan(_ row: Int, _ state: RowState<RowValues>) -> PlannedWrite {
-      PlannedWrite(
-        row: row, content: .insert, values: nil, isAlive: true, dot: state.alive.dot, stamp: state.alive.stamp.rawValue,
-        vector: state.vector.dots.count > 1 ? state.vector : nil, hasVersion: true, echo: false)
-    }
+    let shape = RowShape(applier)
     let images = zip(rows, group).map { row, candidate in
-      RowState<RowValues>(
-        vector: candidate.version.vector, dot: candidate.version.dot, stamp: Stamp(rawValue: candidate.version.stamp),
-        value: applier.values(of: row))
+      Self.image(candidate, applier.values(of: row), table, applier.block)
     }
-    try applier.writeRows(rows.map { plan($0, images[$0]) }, replacing: false)
+    try applier.writeRows(
+      rows.map {
+        PlannedWrite(
+          row: $0, content: .insert, isAlive: true, dot: images[$0].dot, stamp: images[$0].stamp, hasVersion: true,
+          echo: false)
+      }, replacing: false)
     let tombstones = try applier.lockVersions()
     let dots = try session.query(
       "SELECT hub.current_actor(), nextval('hub.dot') FROM generate_series(1, \(rows.count)::int)")
+    let states = try applier.states(images, shape)
+    let dead = try applier.states(
+      tombstones.map { version in
+        version.map {
+          RowShape.Image(
+            vector: $0.vector, dot: $0.dot, stamp: $0.stamp, values: nil, contributions: $0.details.contributions,
+            columnVersions: [])
+        }
+      }, shape)
     var writes: [PlannedWrite] = []
     var decided: [DecidedRow] = []
+    var revived: [(state: RowState<RowValues>, copies: [RowValues?])] = []
     for (row, candidate) in zip(rows, group) {
-      guard let version = tombstones[row] else { throw Raced(table: table.name) }
+      guard let image = states[row], let tombstone = dead[row] else { throw Raced(table: table.name) }
       let dot = Dot(actor: ActorID(rawValue: dots.int64(row, 0)), n: dots.int64(row, 1))
-      let tombstone = RowState<RowValues>(
-        vector: version.vector, dot: version.dot, stamp: Stamp(rawValue: version.stamp), value: nil)
-      var write = plan(row, Arbiter(dot: dot, now: now).reasserted(images[row], over: tombstone))
-      // A counter's amounts outlive the row.
-      write.contributions = version.details.contributions
-      writes.append(write)
       // What head held when the other arrived: the row, when it is its delete that arrived.
       let isDeletedNow = deletedNow.contains(candidate.name)
-      let conflict =
-        isDeletedNow
-        ? Conflict(column: nil, local: images[row], incoming: tombstone)
-        : Conflict(column: nil, local: tombstone, incoming: images[row])
-      let image = applier.values(of: row)
-      decided.append(
+      let back = Arbiter(dot: dot, now: now).revived(image, over: tombstone, deletedNow: isDeletedNow)
+      let state = back.row
+      writes.append(
+        PlannedWrite(
+          row: row, content: .update, isAlive: true, dot: dot, stamp: state.alive.stamp.rawValue,
+          vector: state.vector.dots.count > 1 ? state.vector : nil, contributions: shape.contributions(of: state),
+          hasVersion: true, echo: false))
+      let values = applier.values(of: row)
+      revived.append((state, [values]))
+      decided += back.decided.map {
         DecidedRow(
-          row: row,
-          conflict: DecidedConflict(conflict: conflict, winner: isDeletedNow ? .local : .incoming, reason: .referenced),
-          dot: dot, local: isDeletedNow ? image : nil, incoming: isDeletedNow ? nil : image))
+          row: row, conflict: $0, dot: dot, local: isDeletedNow ? values : nil, incoming: isDeletedNow ? nil : values)
+      }
     }
+    // What was added while the row was away.
+    for (row, amounts) in try applier.shown(revived, shape) {
+      var values = applier.values(of: row)
+      for (at, amount) in amounts { values[at] = amount }
+      if values != applier.values(of: row) { writes[row].values = values }
+    }
+    try applier.writeRows(writes.filter { $0.values != nil }, replacing: false)
     try applier.writeVersions(writes)
     var touched = TouchedRows(table)
     touched.append(applier.block, rows)
@@ -215,6 +229,19 @@ struct ForeignKeyRepair {
       throw PostgresError(sqlstate: "23505", message: duplicate.detail)
     }
     return Revived(applier: applier, decided: decided)
+  }
+
+  private static func image(
+    _ candidate: Candidate, _ values: RowValues, _ table: TableInfo, _ block: RowBlock
+  ) -> RowShape.Image {
+    let shares = candidate.version.details.contributions.compactMap { share in
+      block.columnNames.firstIndex(of: table.columns[share.column].name).map {
+        RowContribution(column: $0, dot: share.dot, sum: share.sum)
+      }
+    }
+    return RowShape.Image(
+      vector: candidate.version.vector, dot: candidate.version.dot, stamp: candidate.version.stamp, values: values,
+      contributions: shares, columnVersions: [])
   }
 
   /// Images with the same columns as one block; columns that the table has no more are left out.

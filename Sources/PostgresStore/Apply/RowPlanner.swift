@@ -70,8 +70,8 @@ struct RowPlanner {
           contributions: $0.details.contributions, columnVersions: $0.details.columnVersions)
       }
     }
-    let incoming = try states(arriving, shape)
-    let local = try states(stored, shape)
+    let incoming = try applier.states(arriving, shape)
+    let local = try applier.states(stored, shape)
     var merged: [Merged] = []
     for (number, row) in rows.enumerated() {
       guard let theirs = incoming[number] else { continue }
@@ -111,7 +111,11 @@ struct RowPlanner {
             row: out, shown: [values[row], arriving[number].values]))
       }
     }
-    try addUp(&merged, shape)
+    let amounts = try applier.shown(
+      merged.map { ($0.row, copies: $0.shown) }, shape)
+    for (number, shown) in amounts {
+      for (at, amount) in shown { merged[number].write.values?[at] = amount }
+    }
     plan.writes += merged.map { merged in
       var write = merged.write
       let here = values[write.row]
@@ -128,33 +132,6 @@ struct RowPlanner {
     var row: RowState<RowValues>
     /// The two copies as they were.
     var shown: [RowValues?]
-  }
-
-  /// What was inserted of each counter is what the row shows less the contributions.
-  private func states(_ images: [RowShape.Image?], _ shape: RowShape) throws -> [RowState<RowValues>?] {
-    var inserted: [[[UInt8]]] = images.map { _ in shape.counters.map { _ in [UInt8(ascii: "0")] } }
-    for (place, at) in shape.counters.enumerated() {
-      let live = images.indices.filter { images[$0]?.values != nil }
-      let shown = live.map { (images[$0]?.values?[at] ?? nil) ?? [UInt8(ascii: "0")] }
-      let sums = live.map { index in
-        (images[index]?.contributions ?? []).filter { $0.column == at }.map(\.sum)
-      }
-      for (index, amount) in zip(live, try applier.inserted(shown, less: sums)) { inserted[index][place] = amount }
-    }
-    return zip(images, inserted).map { image, inserted in image.map { shape.state($0, inserted: inserted) } }
-  }
-
-  /// What each counter of the merged rows shows: what was inserted and every contribution.
-  private func addUp(_ merged: inout [Merged], _ shape: RowShape) throws {
-    for at in shape.counters {
-      let live = merged.indices.filter { merged[$0].row.isAlive }
-      let inserted = live.map { (merged[$0].row.counters[at]?.inserted.first ?? nil) ?? [UInt8(ascii: "0")] }
-      let sums = live.map { index in merged[index].write.contributions.filter { $0.column == at }.map(\.sum) }
-      let copies = live.map { index in merged[index].shown.compactMap { $0?[at] } }
-      for (index, amount) in zip(live, try applier.shown(inserted, plus: sums, placesOf: copies)) {
-        merged[index].write.values?[at] = amount
-      }
-    }
   }
 
   private var policy: Policy {

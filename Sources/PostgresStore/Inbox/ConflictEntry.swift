@@ -35,6 +35,10 @@ package struct ConflictEntry: Sendable {
   /// `head`, `branch` or `row`: what a person kept; nil: nobody looked at it.
   package var kept: String?
   package var reviewedAt: String?
+  /// A column is in conflict, not the row as a whole.
+  package var isOfOneColumn: Bool
+  /// A function answered with a row of its own: both copies lost to it.
+  package var hasOwnAnswer: Bool
   /// The column in conflict, of a table merged by column; read for single entries alone.
   package var column: String?
   var decided: Dot?
@@ -88,7 +92,8 @@ extension ConflictEntry {
     let rows = try session.script(
       """
       SELECT id, to_char(at, \(isoFormat)), table_name, key, \(keyAsText), type, policy, reason, head_copy = 'winner',
-        resolved, kept, to_char(reviewed_at, \(isoFormat)), decided_actor, decided_n, \(copy("winner")), \(copy("loser"))
+        resolved, kept, to_char(reviewed_at, \(isoFormat)), decided_actor, decided_n, \(copy("winner")), \(copy("loser")),
+        winner ? 'column', winner ? 'answer'
       FROM hub.conflict WHERE \(condition) ORDER BY id \(lock)
       """)
     return (0..<rows.count).map { i in
@@ -105,6 +110,7 @@ extension ConflictEntry {
         kind: ConflictKind(rawValue: rows.text(i, 5)), type: rows.text(i, 5), policy: rows.text(i, 6),
         reason: rows.text(i, 7), winner: copy(14), loser: copy(21), headWon: rows.bool(i, 8),
         isResolved: rows.bool(i, 9), kept: rows.string(i, 10), reviewedAt: rows.string(i, 11),
+        isOfOneColumn: rows.bool(i, 28), hasOwnAnswer: rows.bool(i, 29),
         decided: rows.integer(i, 12).map { Dot(actor: ActorID(rawValue: $0), n: rows.int64(i, 13)) },
         keyJSON: rows.text(i, 3))
     }

@@ -51,13 +51,14 @@ package enum ConflictResolution {
       let kept = copy.filter { name, _ in entry.column.map { $0 == name } ?? !table.options.counters.contains(name) }
       write = try PlainWrite(session, table, key: key, row: kept)
     }
-    var outcome = Outcome.unchanged
-    if !isAsDecided && !force {
-      // Whoever says that the decision was right need not undo what came after it.
-      let stands = entry.kept ?? (entry.headWon ? "head" : "branch")
-      guard keep.name == stands, keep.name != "row" else { throw changed(entry, version) }
-      outcome = .changedSince
-    } else if try !write.isThere(exists) {
+    // Whoever says that the decision was right need not undo what came after it.
+    let stands = keep.name == entry.kept ?? (entry.headWon ? "head" : "branch") && keep.name != "row"
+    let outcome: Outcome
+    switch Reversal(isAsDecided: isAsDecided, stands: stands, isThere: try write.isThere(exists), force: force) {
+    case .refused: throw changed(entry, version)
+    case .changedSince: outcome = .changedSince
+    case .unchanged: outcome = .unchanged
+    case .write:
       try write.write(exists: exists)
       outcome = .written
     }

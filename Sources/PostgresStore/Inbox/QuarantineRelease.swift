@@ -41,11 +41,7 @@ package struct QuarantineRelease {
       try absorb(refused, table)
       return .restated
     }
-    let body = try coder.encode(keys).map { byte in
-      let digits = String(byte, radix: 16)
-      return digits.count == 1 ? "0" + digits : digits
-    }
-    try session.query("INSERT INTO hub.request (kind, argument) VALUES ('restate', \(body.joined()))")
+    try session.query("INSERT INTO hub.restate (rows) VALUES (\(binary: try coder.encode(keys)))")
     return .asked
   }
 
@@ -88,27 +84,66 @@ package struct QuarantineRelease {
       session: session, table: table, block: Self.keysAlone(refused, in: table), refusesMissing: true)
     let exists = try applier.lockRows()[0]
     let local = try applier.lockVersions()[0]
-    let seen = refused.vector(0)
-    if let local, local.vector.dominates(seen) { return }
     let facts = try session.query(
       """
       SELECT hub.current_actor(), nextval('hub.dot'), (extract(epoch FROM clock_timestamp()) * 1000000)::bigint
       """)
     let dot = Dot(actor: ActorID(rawValue: facts.int64(0, 0)), n: facts.int64(0, 1))
-    let now = Stamp(rawValue: facts.int64(0, 2))
-    // A clock that runs ahead is not followed.
-    let theirs = min(Stamp(rawValue: refused.stamps[0]), now)
-    let stamp = Stamp.next(now: now, after: max(local.map { Stamp(rawValue: $0.stamp) } ?? theirs, theirs))
-    var vector = (local?.vector ?? VersionVector()).joined(with: seen)
-    vector.insert(dot)
+    func latest(_ stamp: Int64, _ columns: [ColumnVersion]?) -> Stamp {
+      Stamp(rawValue: (columns ?? []).reduce(stamp) { max($0, $1.stamp) })
+    }
+    let arbiter = Arbiter(dot: dot, now: Stamp(rawValue: facts.int64(0, 2)))
+    guard
+      let (vector, version) = arbiter.absorbed(
+        refused.vector(0), stamp: latest(refused.stamps[0], refused.columnVersions[0]),
+        over: local.map { ($0.vector, latest($0.stamp, $0.details.columnVersions)) })
+    else { return }
     try applier.writeVersions([
       PlannedWrite(
-        row: 0, content: .none, isAlive: exists, dot: dot, stamp: stamp.rawValue,
+        row: 0, content: .none, isAlive: exists, dot: dot, stamp: version.stamp.rawValue,
         vector: vector.dots.count > 1 ? vector : nil,
-        // What others counted is in the row: without it they would count again.
-        contributions: local?.details.contributions ?? [], columnVersions: local?.details.columnVersions ?? [],
+        contributions: joined(local?.details.contributions ?? [], refused, applier.block),
+        columnVersions: exists ? local.map { kept($0, refused, table, applier.block) } ?? [] : [],
         hasVersion: local != nil, echo: false)
     ])
+  }
+
+  /// Merged by column: the columns that keep the write that they have; the others bear the row's new one.
+  private func kept(
+    _ local: TableApplier.LocalVersion, _ refused: RowBlock, _ table: TableInfo, _ block: RowBlock
+  ) -> [ColumnVersion] {
+    guard table.isMergedByColumn else { return [] }
+    return block.columnNames.indices.dropFirst(block.keyCount).compactMap { at in
+      guard !table.options.counters.contains(block.columnNames[at]) else { return nil }
+      let theirs = refused.columnNames.firstIndex(of: block.columnNames[at]).flatMap { column -> Dot? in
+        guard refused.alive[0] else { return nil }
+        return refused.columnVersions[0]?.first { $0.column == column }?.dot ?? refused.dot(0)
+      }
+      guard Arbiter.keepsItsWrite(refused: theirs, local: local.vector) else { return nil }
+      return local.details.columnVersions.first { $0.column == at }
+        ?? ColumnVersion(column: at, dot: local.dot, stamp: local.stamp)
+    }
+  }
+
+  /// What others counted is in the row, or let go of with the refused one: without it it would count again.
+  private func joined(
+    _ mine: [RowContribution], _ refused: RowBlock, _ block: RowBlock
+  ) -> [RowContribution] {
+    var theirs = refused.contributions[0] ?? []
+    theirs = theirs.compactMap { share in
+      guard let at = block.columnNames.firstIndex(of: refused.columnNames[share.column]) else { return nil }
+      return RowContribution(column: at, dot: share.dot, sum: share.sum)
+    }
+    var joined = mine
+    for share in theirs {
+      let place = joined.firstIndex { $0.column == share.column && $0.dot.actor == share.dot.actor }
+      if let place {
+        if joined[place].dot.n < share.dot.n { joined[place] = share }
+      } else {
+        joined.append(share)
+      }
+    }
+    return joined.sorted { ($0.column, $0.dot.actor) < ($1.column, $1.dot.actor) }
   }
 
   /// With a place for each of the table's columns, to which details of the version refer.

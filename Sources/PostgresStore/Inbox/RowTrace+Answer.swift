@@ -7,6 +7,8 @@ extension RowTrace {
   package enum State: String, Sendable {
     /// Refused here; the row waits in quarantine.
     case quarantined
+    /// In conflict with what head sent: this office keeps its own until head decides.
+    case held
     /// Written here, and in no batch yet.
     case unsent
     /// Sent; an office has not acknowledged it.
@@ -22,6 +24,7 @@ extension RowTrace {
   package var state: State {
     if !quarantined.isEmpty { return .quarantined }
     guard let version else { return .unknown }
+    if heldSince != nil { return .held }
     if peers.isEmpty { return .here }
     if peers.allSatisfy(\.hasIt) { return .arrived }
     return version.batch == nil ? .unsent : .waiting
@@ -35,6 +38,10 @@ extension RowTrace {
     let answer =
       switch state {
       case .quarantined: quarantined.map { "quarantined at \(office.name): \($0.sqlstate) \($0.error)" }[0]
+      case .held:
+        "is in conflict since \(heldSince ?? ""): head has a write of this row that did not know of this one; "
+          + "\(office.name) keeps its own until head has decided, and that "
+          + (peers.allSatisfy(\.hasIt) ? "has arrived there" : "waits to arrive there")
       case .unsent: "is at \(office.name), waits to be sent to \(Self.list(peers.filter { !$0.hasIt }))"
       case .waiting, .arrived: delivery
       case .here: version?.isEcho == true ? "is here as head sent it" : "is here as \(version?.office ?? "") wrote it"
@@ -77,7 +84,8 @@ extension RowTrace {
             "last_seen": JSONValue($0.lastSeen),
           ])
         }),
-      "quarantined": .array(quarantined.map(\.json)), "conflicts": .array(conflicts.map(\.json)),
+      "held_since": JSONValue(heldSince), "quarantined": .array(quarantined.map(\.json)),
+      "conflicts": .array(conflicts.map(\.json)),
     ])
   }
 }

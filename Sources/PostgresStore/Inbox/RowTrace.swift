@@ -35,6 +35,8 @@ package struct RowTrace: Sendable {
   package var peers: [Peer] = []
   package var quarantined: [QuarantinedRow] = []
   package var conflicts: [ConflictEntry] = []
+  /// Branch: since when the row is in conflict with what head sent, and head has not decided.
+  package var heldSince: String?
 }
 
 // MARK: reading
@@ -73,6 +75,7 @@ extension RowTrace {
       trace.version = try version(session, versions, office)
       trace.peers = try peers(session, table, xid: versions.text(0, 6), office, isEcho: versions.bool(0, 5))
     }
+    trace.heldSince = try heldSince(session, table.name, json, versions)
     trace.quarantined = try QuarantinedRow.list(session, of: table.name, key: json)
     trace.conflicts = try ConflictEntry.list(session, of: table.name, key: json)
     guard trace.version != nil || trace.isThere || !trace.quarantined.isEmpty || !trace.conflicts.isEmpty else {
@@ -92,6 +95,21 @@ extension RowTrace {
       office: names[dot.actor] ?? (office.role == .branch ? "another office" : "an office that left"), dot: dot,
       writtenAt: rows.text(0, 2), isAlive: rows.bool(0, 3), vector: names.text(vector), isEcho: rows.bool(0, 5),
       batch: rows.integer(0, 7))
+  }
+
+  /// A version that has seen what arrived ends it.
+  private static func heldSince(
+    _ session: Session, _ table: String, _ key: String, _ versions: ResultSet
+  ) throws -> String? {
+    let held = try session.query(
+      """
+      SELECT to_char(since, \(unsafe: isoFormat)), vector FROM hub.held
+      WHERE table_name = \(table) AND key = \(key)::jsonb
+      """)
+    guard held.count > 0, versions.count > 0 else { return nil }
+    let dot = Dot(actor: ActorID(rawValue: versions.int64(0, 0)), n: versions.int64(0, 1))
+    let mine = versions.string(0, 4).map { VersionVector(postgres: $0) } ?? VersionVector(dot)
+    return mine.dominates(VersionVector(postgres: held.text(0, 1))) ? nil : held.text(0, 0)
   }
 
   private static func peers(

@@ -75,6 +75,17 @@ extension PostgresStore {
   }
 }
 
+/// How long entries of the conflict log are kept.
+extension PostgresStore {
+  package func pruneConflicts() async throws(HubError) -> Int64 {
+    try await control.run { try ConflictRetention.read($0).prune($0) }
+  }
+
+  package func dropConflicts(before id: Int64) async throws(HubError) {
+    try await control.perform { try $0.hot("DELETE FROM hub.conflict WHERE id < \(id)::bigint") }
+  }
+}
+
 /// Quarantine as the daemon sees it.
 extension PostgresStore {
   package func quarantineCause() async throws(HubError) -> String? {
@@ -149,6 +160,8 @@ extension PostgresStore {
     let tables = Dictionary(uniqueKeysWithValues: sentTables().map { ($0.name, $0) })
     try await writer.perform { session in
       try session.transaction { session in
+        // The branch is told afterwards that this is done.
+        try session.script("SET LOCAL synchronous_commit = on")
         for block in blocks {
           guard let table = tables[block.table], block.keyCount == table.keyCount else { continue }
           try TableApplier(session: session, table: table, block: block, refusesMissing: true)
@@ -156,5 +169,28 @@ extension PostgresStore {
         }
       }
     }
+  }
+
+  package func restates() async throws(HubError) -> [Int64] {
+    try await control.run { session in
+      let rows = try session.hot("SELECT id FROM hub.restate ORDER BY id LIMIT \(Self.restatesAsked)::int")
+      return (0..<rows.count).map { rows.int64($0, 0) }
+    }
+  }
+
+  /// Requests that wait for head's answer at a time.
+  private static let restatesAsked = 100
+
+  package func restate(_ request: Int64) async throws(HubError) -> [RowBlock]? {
+    let coder = coder
+    return try await control.run { session in
+      let rows = try session.hot("SELECT rows FROM hub.restate WHERE id = \(request)::bigint")
+      guard rows.count == 1, let text = rows.bytes(0, 0) else { return nil }
+      return try coder.decode(bytes(hex: text))
+    }
+  }
+
+  package func finishRestate(_ request: Int64) async throws(HubError) {
+    try await control.perform { try $0.hot("DELETE FROM hub.restate WHERE id = \(request)::bigint") }
   }
 }

@@ -19,25 +19,26 @@ package enum LastImages {
   package static func install(_ session: Session, _ tables: [TableInfo]) throws {
     for table in tables {
       let isThere = try session.query("SELECT to_regclass(\(name(table))) IS NOT NULL").bool(0, 0)
-      guard isThere != areKept(table) else { continue }
-      if isThere { try remove(session, table) } else { try install(session, table) }
+      switch (isThere, areKept(table)) {
+      case (false, false): break
+      case (true, false): try remove(session, table)
+      case (false, true): try install(session, table)
+      // Its counters may be others by now.
+      case (true, true): try defineFunction(session, table)
+      }
     }
   }
 
   private static func install(_ session: Session, _ table: TableInfo) throws {
     let names = (1...table.keyCount).map { "k\($0)" }.joined(separator: ", ")
     let function = "hub.archive_\(table.id)"
-    // The same settings under which rows travel: a value's text means what it does there.
     try session.script(
       """
       CREATE TABLE \(name(table)) AS SELECT \(names), actor, n, stamp, vector FROM \(table.versions) WITH NO DATA;
-      ALTER TABLE \(name(table)) ADD columns text[] NOT NULL, ADD image text NOT NULL, ADD PRIMARY KEY (\(names));
-      CREATE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
-      SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
-      SET timezone = 'UTC' SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'
-      SET xmloption = 'content' AS \(quotedLiteral(body(table)));
-      REVOKE EXECUTE ON FUNCTION \(function)() FROM PUBLIC;
+      ALTER TABLE \(name(table)) ADD columns text[] NOT NULL, ADD image text NOT NULL, ADD contributions numeric[],
+        ADD PRIMARY KEY (\(names));
       """)
+    try defineFunction(session, table)
     let differs = table.keyColumns.map { "OLD.\(quotedName($0.name)) IS DISTINCT FROM NEW.\(quotedName($0.name))" }
     for (event, clause) in [
       ("DELETE", "AFTER DELETE ON \(table.quoted) REFERENCING OLD TABLE AS old_rows FOR EACH STATEMENT"),
@@ -51,6 +52,19 @@ package enum LastImages {
         ALTER TABLE \(table.quoted) ENABLE ALWAYS TRIGGER \(trigger);
         """)
     }
+  }
+
+  /// The same settings under which rows travel: a value's text means what it does there.
+  private static func defineFunction(_ session: Session, _ table: TableInfo) throws {
+    let function = "hub.archive_\(table.id)"
+    try session.script(
+      """
+      CREATE OR REPLACE FUNCTION \(function)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+      SET search_path = pg_catalog, pg_temp SET datestyle = 'ISO, YMD' SET intervalstyle = 'postgres'
+      SET timezone = 'UTC' SET extra_float_digits = 1 SET bytea_output = 'hex' SET lc_monetary = 'C'
+      SET xmloption = 'content' AS \(quotedLiteral(body(table)));
+      REVOKE EXECUTE ON FUNCTION \(function)() FROM PUBLIC;
+      """)
   }
 
   /// Leaves no trace of the images; without any there is nothing to do.
@@ -70,11 +84,13 @@ package enum LastImages {
     let join = table.keyJoin({ "s.\(quotedName($1.name))" }, { index, _ in "v.k\(index + 1)" })
     func keep(_ rows: String) -> String {
       """
-      INSERT INTO \(name(table)) (\(names), actor, n, stamp, vector, columns, image)
-      SELECT \(keys), v.actor, v.n, v.stamp, v.vector, archive.present, (s.*)::text
+      INSERT INTO \(name(table)) (\(names), actor, n, stamp, vector, columns, image, contributions)
+      SELECT \(keys), v.actor, v.n, v.stamp, v.vector, archive.present, (s.*)::text,
+        \(table.counters.isEmpty ? "NULL" : "v.contributions")
       FROM \(rows) AS s JOIN \(table.versions) AS v ON \(join)
       ON CONFLICT (\(names)) DO UPDATE SET actor = EXCLUDED.actor, n = EXCLUDED.n, stamp = EXCLUDED.stamp,
-        vector = EXCLUDED.vector, columns = EXCLUDED.columns, image = EXCLUDED.image;
+        vector = EXCLUDED.vector, columns = EXCLUDED.columns, image = EXCLUDED.image,
+        contributions = EXCLUDED.contributions;
       """
     }
     return """

@@ -221,5 +221,14 @@ package enum Migrations {
       key jsonb NOT NULL, kind text NOT NULL, at timestamptz NOT NULL DEFAULT now());
     CREATE INDEX ON hub.difference (office);
     """#,
+    #"""
+    -- Branch: rows, keys alone, of which head is asked for the present state, until it has answered.
+    CREATE TABLE hub.restate (
+      id bigint PRIMARY KEY GENERATED ALWAYS AS IDENTITY, rows bytea NOT NULL, at timestamptz NOT NULL DEFAULT now());
+    -- Branch: rows in conflict with what arrived, until a version comes that has seen it: head decides.
+    CREATE TABLE hub.held (
+      table_name text NOT NULL, key jsonb NOT NULL, since timestamptz NOT NULL DEFAULT now(), vector bigint[] NOT NULL);
+    CREATE UNIQUE INDEX ON hub.held (table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1));
+    """#,
   ]
 }

@@ -14,6 +14,9 @@ package struct ConflictEntries: Sendable, Hashable {
     self.more = more
     self.entries = entries
   }
+
+  /// Branch: whether these follow the last entry here; others come again.
+  package func follows(_ number: Int64) -> Bool { after == number }
 }
 
 /// Head: which entries of the conflict log one branch still lacks, and when they are sent.

@@ -41,16 +41,4 @@ package struct Arbiter: Hashable, Sendable {
     out.vector.insert(dot)
     return out
   }
-
-  /// The row that living rows refer to, put back over its delete: both copies have been seen. Its stamp directly
-  /// follows the later one, as any decision's does.
-  package func reasserted<Value>(_ row: RowState<Value>, over tombstone: RowState<Value>) -> RowState<Value> {
-    let stamp = max(row.latest.stamp, tombstone.latest.stamp).advanced(byMicroseconds: 1)
-    var out = row
-    out.alive = Register(value: true, dot: dot, stamp: stamp)
-    out.registers = row.registers.mapValues { Register(value: $0.value, dot: dot, stamp: stamp) }
-    out.vector = row.vector.joined(with: tombstone.vector)
-    out.vector.insert(dot)
-    return out
-  }
 }

@@ -16,6 +16,12 @@ package struct MergedRow<Value: Equatable & Sendable>: Equatable, Sendable {
   package var decided: [DecidedConflict<Value>]
   /// A stamp ran ahead too far and was replaced: to be reported.
   package var isRestamped: Bool
+
+  package init(row: RowState<Value>, decided: [DecidedConflict<Value>], isRestamped: Bool) {
+    self.row = row
+    self.decided = decided
+    self.isRestamped = isRestamped
+  }
 }
 
 /// Merges the copy of a row that arrived into the one that is stored: the only place where this is decided.

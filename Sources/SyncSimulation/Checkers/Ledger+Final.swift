@@ -2,11 +2,14 @@ import SyncCore
 
 /// What must hold of head's rows once everything is quiet; the other offices are equal to head by then.
 extension Ledger {
-  mutating func checkHead(_ rows: [Copy?]) {
+  mutating func checkHead(_ head: Database) {
+    let rows = head.rows
     for (key, copy) in rows.enumerated() {
       if let copy { checkCounter(copy, key) }
     }
-    for index in writes.indices where writes[index].isCommitted {
+    var quarantined = WriteSet()
+    for (_, row) in head.inbox.quarantined { quarantined.formUnion(row.truth) }
+    for index in writes.indices where writes[index].isCommitted && !quarantined.contains(index) {
       let write = writes[index]
       guard let copy = rows[write.key], copy.truth.contains(index) else {
         fail(.accounted, "write \(index) of key \(write.key) never arrived")
@@ -14,6 +17,10 @@ extension Ledger {
       }
       for column in write.columns where !isAccounted(index, column, copy, depth: 0) {
         fail(.accounted, "write \(index) of key \(write.key), register \(column), was lost silently")
+      }
+      for column in write.columns
+      where owner(copy.state, column) == index && discarded.contains(ColumnWrite(write: index, column: column)) {
+        fail(.discarded, "write \(index) of key \(write.key), register \(column), came back")
       }
     }
   }
@@ -56,7 +63,7 @@ extension Ledger {
       for (key, write) in transaction where database.rows[key]?.truth.contains(write) ?? false { seen += 1 }
       guard seen > 0, seen < transaction.count else { continue }
       let missing = transaction.filter { !(database.rows[$0.key]?.truth.contains($0.write) ?? false) }
-      if let lost = missing.first(where: { database.held[$0.key] == nil }) {
+      if let lost = missing.first(where: { database.held[$0.key] == nil && !refusedOnce.contains($0.write) }) {
         return "write \(lost.write) of key \(lost.key) is missing of \(transaction)"
       }
     }

@@ -32,8 +32,16 @@ struct Ledger {
   private(set) var writes: [Write] = []
   private(set) var owner: [RegisterName: Int] = [:]
   /// What a row was inserted with, by the dot of its `alive`.
-  private(set) var inserted: [Dot: Int] = [:]
-  private(set) var logged: Set<ColumnWrite> = []
+  var inserted: [Dot: Int] = [:]
+  var logged: Set<ColumnWrite> = []
+  /// What people let go of.
+  var discarded: Set<ColumnWrite> = []
+  /// Writes that a database refused, once at least: they go in later than others of their transaction.
+  var refusedOnce = WriteSet()
+  /// What was exercised.
+  var refusals = 0
+  var revived = 0
+  var verdicts = 0
   /// The same value written twice: one write stands for the other.
   private(set) var aliases: [ColumnWrite: [Int]] = [:]
   /// By transaction, the last write of each key.

@@ -20,6 +20,14 @@ package struct Violation: Sendable, CustomStringConvertible {
     case policy
     /// A catch-up that was cut goes on where it stopped, and windows are not asked for over and over.
     case resumed
+    /// At every commit in every office a row that is referred to is there.
+    case keys
+    /// At every commit in every office no two rows have the same unique value.
+    case unique
+    /// Reversing a decision puts the row as it is kept into every office, and makes no new conflict.
+    case reversal
+    /// What a person discarded does not come back by itself.
+    case discarded
   }
 
   package var promise: Promise

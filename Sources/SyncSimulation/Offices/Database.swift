@@ -25,6 +25,10 @@ struct Transaction {
   var id: Int
   var rows: [Int: (state: RowState<Int>, truth: WriteSet)] = [:]
   var writes: [Int] = []
+  /// Deleted rows as they last lived.
+  var images: [Int: Copy] = [:]
+  /// Rows whose delete is under way.
+  var cascading: Set<Int> = []
 }
 
 /// An office's PostgreSQL: what a commit makes durable, and the transactions that are open.
@@ -36,6 +40,7 @@ struct Database {
   var rows: [Copy?]
   /// Rows in conflict at a branch: they keep this office's version until one comes that has seen what is held.
   var held: [Int: WriteSet] = [:]
+  var inbox = Inbox()
 
   /// The positions that batches led to.
   var chain: [BatchReference: FeedPosition] = [.origin: .zero]

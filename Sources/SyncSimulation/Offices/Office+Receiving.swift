@@ -7,7 +7,9 @@ extension Office {
     guard process != nil, !isHead || world.isMember(office) else { return .done }
     if database.inbound[office] == nil { meet(office) }
     switch message.payload {
-    case .hello(let hello): welcome(hello, office, world)
+    case .hello(let hello):
+      welcome(hello, office, world)
+      conflictsArrived(message.entriesAt, at: office, greeting: true, world)
     case .welcome(let welcome): welcomed(welcome, world)
     case .rehello(let session): rehello(session, world)
     case .batch(let header, let part, let isLast, let rows, let applied):
@@ -15,7 +17,11 @@ extension Office {
     case .acknowledgement(let position): acknowledged(position, office)
     case .beat(let session, let last, let applied, let asks):
       if let applied { acknowledged(applied, office) }
+      if isHead { conflictsArrived(message.entriesAt, at: office, greeting: false, world) }
       beat(session, last, asks, office, world)
+    case .conflicts(let entries): conflictsCame(entries, world)
+    case .restate(let request, let key): return restate(request, key: key, office, world)
+    case .restated(let request): restated(request)
     case .pull(let pull): pulled(pull, office, world)
     case .window(let header, let rows): return window(header, rows, office, world)
     }
@@ -78,7 +84,7 @@ extension Office {
     _ rows: [TravellingRow], _ next: InboundPosition, _ applied: AppliedPosition?, _ office: String,
     _ world: World
   ) -> Fate {
-    guard apply(rows, world) else { return .givenWay }
+    guard apply(rows, from: office, world) else { return .givenWay }
     database.inbound[office] = next
     database.staged[office] = nil
     world.checkWhole(self)
@@ -98,7 +104,7 @@ extension Office {
     switch stream.windowArrived(header) {
     case .greet: refuse(header.session, office, world)
     case .apply(let next):
-      guard apply(rows, world) else { return .givenWay }
+      guard apply(rows, from: office, world) else { return .givenWay }
       checkProgress(from: stream.position, to: next, world)
       database.inbound[office] = next
       world.checkWhole(self)
@@ -106,6 +112,7 @@ extension Office {
       process?.inbound[office]?.committed(next, part: header)
       process?.pullReminders[office]?.progressed(at: world.now)
       forgetAnswered(office)
+      if !header.more { retryQuarantine(world) }
       if process?.inbound[office]?.needsPull ?? false { pull(office, world) }
       if next.catchUp == nil { acknowledge(office, world) }
     case .acknowledge, .ignore, .pull: break

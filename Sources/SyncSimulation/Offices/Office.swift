@@ -79,7 +79,7 @@ final class Office {
   func send(_ payload: Payload, to receiver: String? = nil, _ world: World) {
     guard isOnline else { return }
     let receivers = isHead ? receiver.map { [$0] } ?? world.branches.map(\.name) : [Broker.headQueue]
-    world.broker.publish(payload, from: name, to: receivers)
+    world.broker.publish(payload, from: name, to: receivers, entriesAt: database.inbox.entriesAt)
     world.note("\(name) sends \(payload.summary) to \(receivers)")
   }
 

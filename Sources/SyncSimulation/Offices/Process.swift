@@ -29,11 +29,16 @@ struct Process {
   /// A look found nothing up to here.
   var lookedAt: FeedPosition?
 
+  var quarantine = QuarantineMachine()
+
   // branch
+  var restates = RestateMachine()
   var greeting = GreetingMachine()
   var helloReminder = Reminder()
 
   // head
+  /// What of the conflict log goes to each branch.
+  var conflicts: [String: ConflictDelivery] = [:]
   var reception = ReceptionMachine()
   /// The newest request of each branch.
   var pulls: [String: Pull] = [:]

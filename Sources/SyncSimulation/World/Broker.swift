@@ -29,6 +29,9 @@ enum Payload {
   case beat(session: SessionID, last: BatchReference, applied: AppliedPosition?, asks: Bool)
   case pull(Pull)
   case window(WindowHeader, rows: [TravellingRow])
+  case conflicts(ConflictEntries)
+  case restate(Int64, key: Int)
+  case restated(Int64)
 }
 
 struct Message {
@@ -36,6 +39,8 @@ struct Message {
   var serial: Int
   var sender: String
   var payload: Payload
+  /// Of a branch's hello and beat: the last entry of the conflict log that it has.
+  var entriesAt: Int64
 }
 
 /// Queues that keep order but lose, repeat and forget.
@@ -56,7 +61,9 @@ struct Broker {
   mutating func delete(_ queue: String) { queues[queue] = nil }
 
   /// To one queue, or to all of the branches; drop-head when a queue is full.
-  mutating func publish(_ payload: Payload, from sender: String, to receivers: [String]) {
+  mutating func publish(
+    _ payload: Payload, from sender: String, to receivers: [String], entriesAt: Int64 = 0
+  ) {
     serial += 1
     if case .batch(_, _, _, let rows, _) = payload {
       batchesSent += 1
@@ -65,7 +72,7 @@ struct Broker {
       controlSent[sender, default: 0] += 1
     }
     for receiver in receivers where queues[receiver] != nil {
-      queues[receiver]?.append(Message(serial: serial, sender: sender, payload: payload))
+      queues[receiver]?.append(Message(serial: serial, sender: sender, payload: payload, entriesAt: entriesAt))
       if queues[receiver]?.count ?? 0 > messagesMax { queues[receiver]?.removeFirst() }
     }
   }

@@ -23,6 +23,14 @@ struct Scenario: Sendable {
   var clocksAreWrong: Bool
   /// Watches for minutes whether rest lasts.
   var watchesSilence: Bool
+  /// Foreign keys and unique values.
+  var constraints: Constraints?
+  /// The table's function may answer with a row of its own.
+  var functionInvents: Bool
+  /// … or fail, which refuses the row.
+  var functionFails: Bool
+  /// People look at what was refused and decided before the end.
+  var hasPeople: Bool
 
   init(_ random: inout SplitMix64) {
     policy = Policy(
@@ -47,5 +55,13 @@ struct Scenario: Sendable {
       windowRows = 1
       steps += 100
     }
+    functionInvents = random.chance(50)
+    functionFails = random.chance(30)
+    hasPeople = random.chance(60)
+    constraints = nil
+    guard random.chance(60) else { return }
+    constraints = Constraints(&random)
+    keys = max(3, keys)
+    if policy.granularity == .columns { registers = 3 }
   }
 }

@@ -39,6 +39,9 @@ extension Payload {
     case .acknowledgement(let position): "acknowledgement \(position.reference.text)"
     case .beat(_, let last, _, let asks): "beat \(last.text)\(asks ? " asks" : "")"
     case .pull(let pull): "pull at \(pull.at.text) \(pull.resumed.map { "resumes \($0.cursor)" } ?? "")"
+    case .conflicts(let entries): "conflicts after \(entries.after): \(entries.entries)"
+    case .restate(let request, let key): "restate \(request) key \(key)"
+    case .restated(let request): "restated \(request)"
     case .window(let header, let rows):
       "window \(header.part) from \(header.from.text) to \(header.target.text) more \(header.more) keys \(rows.map(\.key))"
     }

@@ -13,7 +13,10 @@ extension World {
     now += .milliseconds(random.int(1...300))
     if random.chance(6) { now += .milliseconds(random.int(1000...8000)) }
     if random.chance(1) { now += .seconds(70) }
-    for office in offices { office.checkReminders(self) }
+    for office in offices {
+      office.checkReminders(self)
+      office.tendInbox(self)
+    }
     switch random.int(0...999) {
     case 0..<270: applicationWrites(office)
     case 270..<400: applicationEnds(office)
@@ -71,6 +74,7 @@ extension World {
       } else if branches.count(where: { !$0.isLeaving }) > 1 {
         office.isLeaving = !office.isHead
       }
+    case 62..<70 where scenario.hasPeople: personActs(office)
     case 58..<62: office.database.prune(offices: office.isHead ? branches.map(\.name) : [Broker.headQueue])
     default: break
     }
@@ -79,6 +83,8 @@ extension World {
   private func reconnect(_ office: Office) {
     guard !office.isOnline else { return }
     office.isOnline = true
+    office.process?.conflicts = [:]
+    office.process?.restates.disconnected()
     note("\(office.name) is online")
     if random.chance(70) { office.greet(self) }
   }

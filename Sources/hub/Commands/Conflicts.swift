@@ -7,7 +7,7 @@ import SyncCore
 struct Conflicts: ParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Conflicts that were decided: list and show them, reverse one, try another policy.",
-    subcommands: [List.self, Show.self, Resolve.self, Try.self], defaultSubcommand: List.self)
+    subcommands: [List.self, Show.self, Resolve.self, Try.self, Keep.self], defaultSubcommand: List.self)
 
   struct List: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -119,6 +119,39 @@ struct Conflicts: ParsableCommand {
       case .unchanged: print("conflict \(id): \(keep) is kept; the row is like that already")
       case .changedSince: print("conflict \(id): \(keep) is kept; what was written since stays as it is")
       }
+    }
+  }
+
+  struct Keep: ParsableCommand {
+    static let configuration = CommandConfiguration(
+      abstract: "How long entries are kept (head); without an option, say it.",
+      discussion: """
+        Older entries, and the oldest above the number, are dropped at head within a minute and at the branches after \
+        that. 0 keeps without a bound.
+        """)
+    @Option(help: "Days; 400 unless set.") var days: Int?
+    @Option(help: "Entries; 1000000 unless set.") var entries: Int?
+    @OptionGroup var options: DatabaseOptions
+
+    func run() throws {
+      guard (days ?? 0) >= 0, (entries ?? 0) >= 0 else {
+        throw HubError(.usage, "a bound is not negative", hint: "0 keeps without a bound")
+      }
+      let kept = try options.transaction { session -> ConflictRetention in
+        _ = try HeadSetup.requireHead(session, for: "conflicts keep")
+        var kept = try ConflictRetention.read(session)
+        kept.days = days ?? kept.days
+        kept.entries = entries ?? kept.entries
+        if days != nil || entries != nil { try kept.save(session) }
+        return kept
+      }
+      if options.json {
+        return print(JSONValue.fields(["days": JSONValue(kept.days), "entries": JSONValue(kept.entries)]))
+      }
+      func bound(_ number: Int, _ what: String) -> String {
+        number == 0 ? "any number of \(what)" : "\(number) \(what)"
+      }
+      print("kept are \(bound(kept.days, "days")), and \(bound(kept.entries, "entries"))")
     }
   }
 

@@ -4,7 +4,7 @@ import PostgresStore
 import SyncCore
 
 /// Rows that could not be applied here.
-struct Quarantine: ParsableCommand {
+struct Quarantine: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Rows of other offices that this database refused: list and show them, retry, edit or discard.",
     subcommands: [List.self, Show.self, Retry.self, Edit.self, Discard.self], defaultSubcommand: List.self)
@@ -61,23 +61,12 @@ struct Quarantine: ParsableCommand {
     @OptionGroup var options: DatabaseOptions
 
     func run() async throws {
-      let (before, requested) = try options.transaction { session -> ([Int64], Int64?) in
+      let before = try options.transaction { session -> [Int64] in
         _ = try PostgresStore.readOffice(session)
-        let before = try id.map { [try QuarantinedRow.find(session, $0).id] } ?? QuarantinedRow.list(session).map(\.id)
-        // A daemon that is offline serves nobody; beside one a row is applied as beside any application.
-        let serves = try PostgresStore.daemonRuns(session) && OfficeStatus.read(session).state == "running"
-        return (before, serves ? try Requests.leave(session, "retry", id.map { String($0) } ?? "") : nil)
+        return try id.map { [try QuarantinedRow.find(session, $0).id] } ?? QuarantinedRow.list(session).map(\.id)
       }
-      if let requested {
-        guard try await Requests.wait(options, requested, seconds: 60) != nil else {
-          throw HubError(.timedOut, "the daemon has not tried yet", hint: "look at hub status")
-        }
-      } else {
-        let store = PostgresStore(url: try options.url(), coder: rowCoder)
-        _ = try await store.office()
-        try await store.reload()
-        _ = try await store.retryQuarantine(only: id)
-        await store.close()
+      guard try await QuarantineRetry.run(options, id) else {
+        throw HubError(.timedOut, "the daemon has not tried yet", hint: "look at hub status")
       }
       try report(before)
     }
@@ -97,7 +86,7 @@ struct Quarantine: ParsableCommand {
     }
   }
 
-  struct Edit: ParsableCommand {
+  struct Edit: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract: "Write the row with other values, as an application of this office would; the other office takes it.",
       discussion: "The file is a JSON object of the columns to change, or null to delete the row.")
@@ -105,12 +94,14 @@ struct Quarantine: ParsableCommand {
     @Argument(help: "A JSON file.") var file: String
     @OptionGroup var options: DatabaseOptions
 
-    func run() throws {
+    func run() async throws {
       let json = try readFile(file)
       try options.transaction { session in
         _ = try PostgresStore.readOffice(session)
         try QuarantineRelease(session, id, coder: rowCoder).edit(json)
       }
+      // Rows that refer to it may go in now.
+      _ = try await QuarantineRetry.run(options, nil)
       print(
         options.json
           ? JSONValue.fields(["id": .integer(id), "outcome": .string("written")]).description
@@ -118,18 +109,20 @@ struct Quarantine: ParsableCommand {
     }
   }
 
-  struct Discard: ParsableCommand {
+  struct Discard: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
       abstract:
         "Let go of the row. At head: head's own row stands, and the branch takes it. At a branch: head is asked again.")
     @Argument(help: "The quarantined row's number.") var id: Int64
     @OptionGroup var options: DatabaseOptions
 
-    func run() throws {
+    func run() async throws {
       let outcome = try options.transaction { session in
         _ = try PostgresStore.readOffice(session)
         return try QuarantineRelease(session, id, coder: rowCoder).discard(coder: rowCoder)
       }
+      // What it was in the way of may go in now.
+      _ = try await QuarantineRetry.run(options, nil)
       if options.json {
         return print(JSONValue.fields(["id": .integer(id), "outcome": .string(outcome.rawValue)]))
       }
@@ -139,5 +132,26 @@ struct Quarantine: ParsableCommand {
       case .dropped: print("row \(id) is discarded; it stays different at the other office until it is written again")
       }
     }
+  }
+}
+
+/// Trying rows in quarantine again, by the daemon that serves the office, or by the command itself.
+private enum QuarantineRetry {
+  /// False: the daemon has not done it in time.
+  static func run(_ options: DatabaseOptions, _ id: Int64?) async throws -> Bool {
+    let (isNeeded, requested) = try options.transaction { session -> (Bool, Int64?) in
+      guard try id != nil || !QuarantinedRow.list(session).isEmpty else { return (false, nil) }
+      // A daemon that is offline serves nobody; beside one a row is applied as beside any application.
+      let serves = try PostgresStore.daemonRuns(session) && OfficeStatus.read(session).state == "running"
+      return (true, serves ? try Requests.leave(session, "retry", id.map { String($0) } ?? "") : nil)
+    }
+    guard isNeeded else { return true }
+    if let requested { return try await Requests.wait(options, requested, seconds: 60) != nil }
+    let store = PostgresStore(url: try options.url(), coder: rowCoder)
+    _ = try await store.office()
+    try await store.reload()
+    _ = try await store.retryQuarantine(only: id)
+    await store.close()
+    return true
   }
 }

@@ -5,7 +5,7 @@ import PostgresStore
 /// Where one row's last writes are.
 struct Trace: ParsableCommand {
   static let configuration = CommandConfiguration(
-    abstract: "Where a row's last write is: sent, arrived, waiting, quarantined or lost to a conflict.",
+    abstract: "Where a row's last write is: sent, arrived, waiting, held, quarantined or lost to a conflict.",
     discussion: """
       Says what this office knows. "arrived" means that the other office took the batch; whether its database refused \
       the row, hub trace says there.
