@@ -56,12 +56,15 @@ struct Ledger {
   /// An application wrote; it counts once its transaction has committed.
   mutating func wrote(_ edit: Edit, key: Int, context: WriteSet) -> Int {
     let write = writes.count
+    if edit.looksOlder { fail(.stamps, "write \(write) of key \(key) looks older than what it replaces") }
     writes.append(
       Write(
         key: key, columns: edit.columns, context: context, increment: edit.increment,
         isWhole: edit.isInsert || edit.isDelete))
     for column in edit.columns { owner[RegisterName(dot: edit.dot, column: column)] = write }
-    if edit.row.alive.dot == edit.dot { inserted[edit.dot] = edit.row.counters[Self.counter]?.inserted }
+    if edit.row.alive.dot == edit.dot {
+      inserted[edit.dot] = edit.inserted ?? edit.row.counters[Self.counter]?.inserted
+    }
     return write
   }
 

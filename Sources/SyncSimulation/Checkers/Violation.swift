@@ -14,7 +14,7 @@ package struct Violation: Sendable, CustomStringConvertible {
     case dots
     /// After the exchange is quiet no batch is published, and control messages are few.
     case quiet
-    /// No stamp runs ahead of head's clock by more than is allowed.
+    /// No stamp runs ahead of head's clock by more than is allowed, and no write looks older than what it replaces.
     case stamps
     /// A decision follows the table's policy.
     case policy

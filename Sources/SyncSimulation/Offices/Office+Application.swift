@@ -52,7 +52,7 @@ extension Office {
     // What changes nothing is no write.
     guard let row else { return true }
     guard isAllowed(row, key, in: index, world) else { return false }
-    let edit = Edit(before: before, row: row, dot: dot)
+    let edit = Edit(before: before, row: row, shown: images.last?.shown[Ledger.counter], dot: dot)
     let write = world.ledger.wrote(edit, key: key, context: truth)
     truth.insert(write)
     if !row.isAlive, let known {
@@ -178,22 +178,33 @@ struct Edit {
   let dot: Dot
   /// Registers written; `Ledger.alive` for insert and delete.
   let columns: [Int]
-  let increment: Int
+  /// What the statement itself says: worked out without the rules of capture.
+  private(set) var increment = 0
+  private(set) var inserted: Int?
+  let looksOlder: Bool
   let isInsert: Bool
   let isDelete: Bool
 
-  init(before: RowState<Int>?, row: RowState<Int>, dot: Dot) {
+  /// - Parameter shown: what the statement made of the counter; nil: it deleted the row.
+  init(before: RowState<Int>?, row: RowState<Int>, shown: Int?, dot: Dot) {
     self.row = row
     self.dot = dot
+    let isCounted = row.latest == before?.latest
+    looksOlder = !isCounted && before.map { row.latest.stamp <= $0.latest.stamp } ?? false
     let wasAlive = before?.isAlive ?? false
     isInsert = row.isAlive && !wasAlive
     isDelete = !row.isAlive
     columns =
       row.registers.keys.sorted().filter { row.registers[$0]?.dot == dot }
       + (row.alive.dot == dot ? [Ledger.alive] : [])
-    let counter = row.counters[Ledger.counter]
-    let was = before?.counters[Ledger.counter]?.added ?? 0
-    increment = (counter?.added ?? 0) - was
+    let counter = before?.counters[Ledger.counter]
+    let added = counter?.contributions.values.reduce(0) { $0 + $1.sum } ?? 0
+    guard let shown else { return }
+    if isInsert {
+      inserted = shown - added
+    } else {
+      increment = shown - added - (counter?.inserted ?? 0)
+    }
   }
 
   var summary: String {

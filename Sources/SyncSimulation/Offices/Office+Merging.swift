@@ -67,7 +67,7 @@ extension Office {
       "\(name) key \(row.key): \(local?.state.text ?? "-") meets \(row.state.text): \(outcome.text)")
     var planned = PlannedRow(row: row, outcome: outcome, arbiter: arbiter, answer: answer)
     if case .merged(let merged) = outcome, merged.decided.contains(where: { $0.reason == .function }) {
-      planned.isRefused = world.scenario.functionFails && !world.isHealed && world.random.chance(20)
+      planned.isRefused = world.scenario.functionFails && !world.isHealed && world.random.chance(35)
     }
     return planned
   }

@@ -44,7 +44,7 @@ extension World {
     guard ledger.violation == nil, !log.isEmpty else { return }
     let id = random.int(0...log.count - 1)
     let side: Side = random.chance(50) ? .local : .incoming
-    guard head.resolve(id, keep: side, force: true, self) == .write else { return }
+    guard head.resolve(id, keep: side, force: true, self) != .refused else { return }
     let conflict = log[id].conflict.conflict
     let kept = conflict.row(of: side)
     rest()

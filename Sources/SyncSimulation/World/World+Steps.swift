@@ -26,6 +26,7 @@ extension World {
     case 770..<930: deliverSome(to: random.pick(branches))
     case let dice: misfortune(dice - 930, office)
     }
+    if scenario.hasPeople, random.chance(5) { personActs(office) }
     for branch in branches where branch.isLeaving { leaveIfDone(branch) }
   }
 
@@ -74,7 +75,6 @@ extension World {
       } else if branches.count(where: { !$0.isLeaving }) > 1 {
         office.isLeaving = !office.isHead
       }
-    case 62..<70 where scenario.hasPeople: personActs(office)
     case 58..<62: office.database.prune(offices: office.isHead ? branches.map(\.name) : [Broker.headQueue])
     default: break
     }
