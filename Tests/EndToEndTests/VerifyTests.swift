@@ -47,7 +47,7 @@ extension EndToEnd {
       try company.offices.map { try $0.connect().value("SELECT max(number) FROM hub.batch") }
     }
 
-    @Test("Issue, verify: drift at branch and head is named exactly, repaired without an echo, and certified")
+    @Test("Verify: drift at branch and head is named exactly, repaired without an echo, and certified")
     func driftIsNamedAndHealed() throws {
       try Company.with(branches: 2, schema: Self.schema, tracks: Self.tracks) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -122,7 +122,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, verify: under steady traffic on both sides nothing is accused, and drift among it is found")
+    @Test("Verify: under steady traffic on both sides nothing is accused, and drift among it is found")
     func trafficIsNoDifference() throws {
       try Company.with(branches: 2, schema: Self.schema, tracks: Self.tracks) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -174,7 +174,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, verify: one altered row of many is found with less than 100 kB of messages")
+    @Test("Verify: one altered row of many is found with less than 100 kB of messages")
     func oneRowCostsFewBytes() throws {
       let rows = Servers.isFull ? 1_000_000 : 60_000
       let schema = """
@@ -203,7 +203,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, verify: a branch that is away is named with exit 3, mistakes are said in one line")
+    @Test("Verify: a branch that is away is named with exit 3, mistakes are said in one line")
     func whoCannotBeCompared() throws {
       try Company.with(branches: 2, schema: Self.schema, tracks: Self.tracks) { company in
         let (head, a, b) = (company.head, company["a"], company["b"])
@@ -234,7 +234,7 @@ extension EndToEnd {
       }
     }
 
-    @Test("Issue, verify: what --foreign-writes ignore allows is listed and no failure; a quarantined row is one")
+    @Test("Verify: what --foreign-writes ignore allows is listed and no failure; a quarantined row is one")
     func whatIsAllowedToDiffer() throws {
       let tracks = [["price", "--direction", "down", "--foreign-writes", "ignore"], ["stock"]]
       try Company.with(branches: 1, schema: Self.schema, tracks: tracks) { company in
