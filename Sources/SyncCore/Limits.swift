@@ -75,6 +75,9 @@ package enum Limits {
 
   // MARK: Time
 
+  /// Without a word from an office's incarnation for so long, another one may take its place.
+  package static let incarnationSilence: Duration = .seconds(15)
+
   package static let beatEvery: Duration = .seconds(5)
   /// A pull or a handshake without an answer is repeated after this, then after twice as long, up to the next.
   package static let answerWithin: Duration = .seconds(5)

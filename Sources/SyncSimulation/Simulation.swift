@@ -17,6 +17,7 @@ package enum Simulation {
     package var refusals = 0
     package var revived = 0
     package var verdicts = 0
+    package var restores = 0
   }
 
   /// One schedule; with `traces`, what happened in it.
@@ -31,6 +32,7 @@ package enum Simulation {
     summary.revived = world.ledger.revived
     summary.verdicts = world.ledger.verdicts
     summary.batches = world.broker.batchesSent
+    summary.restores = world.restores
     return (summary, world.trace ?? [])
   }
 
@@ -74,6 +76,7 @@ extension Simulation.Summary {
     refusals += other.refusals
     revived += other.revived
     verdicts += other.verdicts
+    restores += other.restores
     if let theirs = other.finding, theirs.seed < finding?.seed ?? Int.max { finding = theirs }
   }
 }

@@ -23,6 +23,7 @@ extension Message {
         var out = Hub_Wire_Leave()
         out.nonce = nonce
         return .leave(out)
+      case .refused(let refused): return .refused(refused.wire)
       case .removed(let nonce, let reason):
         var out = Hub_Wire_Removed()
         out.nonce = nonce
@@ -66,6 +67,7 @@ extension Message {
     case .enrol(let message): self = .enrol(try Enrol(wire: message))
     case .enrolled(let message): self = .enrolled(try Enrolled(wire: message))
     case .leave(let message): self = .leave(nonce: message.nonce)
+    case .refused(let message): self = .refused(try Refused(wire: message))
     case .removed(let message):
       try Checks.text(message.reason, "a reason", max: Limits.errorTextBytesMax, mayBeEmpty: true)
       self = .removed(nonce: message.nonce, reason: message.reason)
@@ -164,6 +166,7 @@ extension Welcome {
       out.last = try last.wire
       out.catalogueVersion = catalogueVersion
       out.hubVersion = hubVersion
+      out.recovers = recovers
       return out
     }
   }
@@ -175,13 +178,28 @@ extension Welcome {
       headSession: SessionID(rawValue: wire.headSession),
       start: try BatchReference(wire: wire.start, isThere: wire.hasStart),
       last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
-      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion)
+      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion, recovers: wire.recovers)
     try check()
   }
 
   private func check() throws(WireError) {
     try Checks.number(catalogueVersion, "a catalogue's version")
     try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
+  }
+}
+
+extension Refused {
+  fileprivate var wire: Hub_Wire_Refused {
+    var out = Hub_Wire_Refused()
+    out.nonce = nonce
+    out.reason = Checks.shortened(reason, to: Limits.errorTextBytesMax)
+    out.isFinal = isFinal
+    return out
+  }
+
+  fileprivate init(wire: Hub_Wire_Refused) throws(WireError) {
+    try Checks.text(wire.reason, "a reason", max: Limits.errorTextBytesMax, mayBeEmpty: true)
+    self.init(nonce: wire.nonce, reason: wire.reason, isFinal: wire.isFinal)
   }
 }
 
@@ -310,6 +328,7 @@ extension Pull {
       out.catalogueVersion = catalogueVersion
       out.rowsMax = rowsMax
       out.bytesMax = bytesMax
+      out.recovers = recovers
       return out
     }
   }
@@ -324,7 +343,7 @@ extension Pull {
     self.init(
       token: PullToken(rawValue: wire.token), at: try BatchReference(wire: wire.at, isThere: wire.hasAt),
       resumption: resumption, catalogueVersion: wire.catalogueVersion, rowsMax: wire.rowsMax,
-      bytesMax: wire.bytesMax)
+      bytesMax: wire.bytesMax, recovers: wire.recovers)
     try check()
   }
 

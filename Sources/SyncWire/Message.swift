@@ -32,6 +32,7 @@ package enum Message: Sendable, Equatable {
   case enrolled(Enrolled)
   case leave(nonce: Int64)
   case removed(nonce: Int64, reason: String)
+  case refused(Refused)
   case conflicts(ConflictEntries)
   /// Head compares its tables with a branch's; the answer bears the question's token.
   case verifyQuestion(token: Int64, VerifyRequest)
@@ -49,7 +50,7 @@ extension Message {
     case .batch(let part): part.header.session
     case .beat(let beat): beat.session
     case .acknowledgement, .pull, .hello, .welcome, .rehello, .window, .catalogue, .enrol, .enrolled, .leave, .removed,
-      .conflicts, .restate, .restated, .verifyQuestion, .verifyAnswer:
+      .refused, .conflicts, .restate, .restated, .verifyQuestion, .verifyAnswer:
       nil
     }
   }
@@ -108,11 +109,14 @@ package struct Welcome: Sendable, Hashable {
   package var last: BatchReference
   package var catalogueVersion: Int64
   package var hubVersion: String
+  /// Head's database went back: it lacks also what once came from it.
+  package var recovers: Bool
 
   package init(
     nonce: Int64, session: SessionID, have: BatchReference, headSession: SessionID, start: BatchReference,
-    last: BatchReference, catalogueVersion: Int64, hubVersion: String
+    last: BatchReference, catalogueVersion: Int64, hubVersion: String, recovers: Bool = false
   ) {
+    self.recovers = recovers
     self.nonce = nonce
     self.session = session
     self.have = have
@@ -204,6 +208,21 @@ package struct Resumption: Sendable, Hashable {
   }
 }
 
+/// Head does not welcome a branch of which another copy greets too.
+package struct Refused: Sendable, Hashable {
+  /// Of the hello.
+  package var nonce: Int64
+  package var reason: String
+  /// The other copy took over. Else it may yet fall silent.
+  package var isFinal: Bool
+
+  package init(nonce: Int64, reason: String, isFinal: Bool) {
+    self.nonce = nonce
+    self.reason = reason
+    self.isFinal = isFinal
+  }
+}
+
 /// Asks for what is missing.
 package struct Pull: Sendable, Hashable {
   package var token: PullToken
@@ -212,11 +231,14 @@ package struct Pull: Sendable, Hashable {
   package var catalogueVersion: Int64
   package var rowsMax: Int64
   package var bytesMax: Int64
+  /// The branch's database went back: it lacks also what it wrote itself into tables that go up.
+  package var recovers: Bool
 
   package init(
     token: PullToken, at: BatchReference, resumption: Resumption?, catalogueVersion: Int64, rowsMax: Int64,
-    bytesMax: Int64
+    bytesMax: Int64, recovers: Bool = false
   ) {
+    self.recovers = recovers
     self.token = token
     self.at = at
     self.resumption = resumption

@@ -194,6 +194,14 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     set {_uniqueStorage()._message = .restated(newValue)}
   }
 
+  package var refused: Hub_Wire_Refused {
+    get {
+      if case .refused(let v)? = _storage._message {return v}
+      return Hub_Wire_Refused()
+    }
+    set {_uniqueStorage()._message = .refused(newValue)}
+  }
+
   package var verifyQuestion: Hub_Wire_VerifyQuestion {
     get {
       if case .verifyQuestion(let v)? = _storage._message {return v}
@@ -238,6 +246,7 @@ package nonisolated struct Hub_Wire_Envelope: @unchecked Sendable {
     case conflicts(Hub_Wire_ConflictEntries)
     case restate(Hub_Wire_Restate)
     case restated(Hub_Wire_Restated)
+    case refused(Hub_Wire_Refused)
     case verifyQuestion(Hub_Wire_VerifyQuestion)
     case verifyAnswer(Hub_Wire_VerifyAnswer)
     /// never sent: rows that an office keeps for itself (staged, quarantined)
@@ -384,6 +393,9 @@ package nonisolated struct Hub_Wire_Welcome: Sendable {
 
   package var hubVersion: String = String()
 
+  /// head's database went back: send again also what once came from head
+  package var recovers: Bool = false
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
@@ -391,6 +403,25 @@ package nonisolated struct Hub_Wire_Welcome: Sendable {
   fileprivate var _have: Hub_Wire_BatchReference? = nil
   fileprivate var _start: Hub_Wire_BatchReference? = nil
   fileprivate var _last: Hub_Wire_BatchReference? = nil
+}
+
+/// head to that branch: no welcome, because another copy of the office's database greets too
+package nonisolated struct Hub_Wire_Refused: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  /// of the hello
+  package var nonce: Int64 = 0
+
+  package var reason: String = String()
+
+  /// that other one took over; else it may yet fall silent: greet again
+  package var isFinal: Bool = false
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
 }
 
 package nonisolated struct Hub_Wire_Rehello: Sendable {
@@ -565,6 +596,9 @@ package nonisolated struct Hub_Wire_Pull: Sendable {
   package var rowsMax: Int64 = 0
 
   package var bytesMax: Int64 = 0
+
+  /// the branch's database went back: also rows of tables that go up, if it wrote them
+  package var recovers: Bool = false
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -1451,7 +1485,7 @@ fileprivate nonisolated let _protobuf_package = "hub.wire"
 
 nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Envelope"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{1}restated\0\u{4}\u{5}verify_question\0\u{3}verify_answer\0\u{2}E\u{1}stored\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}protocol\0\u{1}office\0\u{1}incarnation\0\u{3}sent_at\0\u{2}\u{6}hello\0\u{1}welcome\0\u{1}rehello\0\u{1}batch\0\u{1}acknowledgement\0\u{1}beat\0\u{1}pull\0\u{1}window\0\u{1}catalogue\0\u{1}enrol\0\u{1}enrolled\0\u{1}leave\0\u{1}removed\0\u{1}conflicts\0\u{1}restate\0\u{1}restated\0\u{1}refused\0\u{4}\u{4}verify_question\0\u{3}verify_answer\0\u{2}E\u{1}stored\0")
 
   fileprivate class _StorageClass {
     var _protocol: UInt32 = 0
@@ -1704,6 +1738,19 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
             _storage._message = .restated(v)
           }
         }()
+        case 26: try {
+          var v: Hub_Wire_Refused?
+          var hadOneofValue = false
+          if let current = _storage._message {
+            hadOneofValue = true
+            if case .refused(let m) = current {v = m}
+          }
+          try decoder.decodeSingularMessageField(value: &v)
+          if let v = v {
+            if hadOneofValue {try decoder.handleConflictingOneOf()}
+            _storage._message = .refused(v)
+          }
+        }()
         case 30: try {
           var v: Hub_Wire_VerifyQuestion?
           var hadOneofValue = false
@@ -1831,6 +1878,10 @@ nonisolated extension Hub_Wire_Envelope: SwiftProtobuf.Message, SwiftProtobuf._M
       case .restated?: try {
         guard case .restated(let v)? = _storage._message else { preconditionFailure() }
         try visitor.visitSingularMessageField(value: v, fieldNumber: 25)
+      }()
+      case .refused?: try {
+        guard case .refused(let v)? = _storage._message else { preconditionFailure() }
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 26)
       }()
       case .verifyQuestion?: try {
         guard case .verifyQuestion(let v)? = _storage._message else { preconditionFailure() }
@@ -2009,7 +2060,7 @@ nonisolated extension Hub_Wire_Hello: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Welcome"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}session\0\u{1}have\0\u{3}head_session\0\u{1}start\0\u{1}last\0\u{3}catalogue_version\0\u{3}hub_version\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}session\0\u{1}have\0\u{3}head_session\0\u{1}start\0\u{1}last\0\u{3}catalogue_version\0\u{3}hub_version\0\u{1}recovers\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2025,6 +2076,7 @@ nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._Me
       case 6: try { try decoder.decodeSingularMessageField(value: &self._last) }()
       case 7: try { try decoder.decodeSingularInt64Field(value: &self.catalogueVersion) }()
       case 8: try { try decoder.decodeSingularStringField(value: &self.hubVersion) }()
+      case 9: try { try decoder.decodeSingularBoolField(value: &self.recovers) }()
       default: break
       }
     }
@@ -2059,6 +2111,9 @@ nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._Me
     if !self.hubVersion.isEmpty {
       try visitor.visitSingularStringField(value: self.hubVersion, fieldNumber: 8)
     }
+    if self.recovers != false {
+      try visitor.visitSingularBoolField(value: self.recovers, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2071,6 +2126,47 @@ nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs._last != rhs._last {return false}
     if lhs.catalogueVersion != rhs.catalogueVersion {return false}
     if lhs.hubVersion != rhs.hubVersion {return false}
+    if lhs.recovers != rhs.recovers {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Hub_Wire_Refused: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".Refused"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}reason\0\u{3}is_final\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularSFixed64Field(value: &self.nonce) }()
+      case 2: try { try decoder.decodeSingularStringField(value: &self.reason) }()
+      case 3: try { try decoder.decodeSingularBoolField(value: &self.isFinal) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.nonce != 0 {
+      try visitor.visitSingularSFixed64Field(value: self.nonce, fieldNumber: 1)
+    }
+    if !self.reason.isEmpty {
+      try visitor.visitSingularStringField(value: self.reason, fieldNumber: 2)
+    }
+    if self.isFinal != false {
+      try visitor.visitSingularBoolField(value: self.isFinal, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_Refused, rhs: Hub_Wire_Refused) -> Bool {
+    if lhs.nonce != rhs.nonce {return false}
+    if lhs.reason != rhs.reason {return false}
+    if lhs.isFinal != rhs.isFinal {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2295,7 +2391,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
 
 nonisolated extension Hub_Wire_Pull: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Pull"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}token\0\u{1}at\0\u{1}resumption\0\u{3}catalogue_version\0\u{3}rows_max\0\u{3}bytes_max\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}token\0\u{1}at\0\u{1}resumption\0\u{3}catalogue_version\0\u{3}rows_max\0\u{3}bytes_max\0\u{1}recovers\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2309,6 +2405,7 @@ nonisolated extension Hub_Wire_Pull: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 4: try { try decoder.decodeSingularInt64Field(value: &self.catalogueVersion) }()
       case 5: try { try decoder.decodeSingularInt64Field(value: &self.rowsMax) }()
       case 6: try { try decoder.decodeSingularInt64Field(value: &self.bytesMax) }()
+      case 7: try { try decoder.decodeSingularBoolField(value: &self.recovers) }()
       default: break
       }
     }
@@ -2337,6 +2434,9 @@ nonisolated extension Hub_Wire_Pull: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.bytesMax != 0 {
       try visitor.visitSingularInt64Field(value: self.bytesMax, fieldNumber: 6)
     }
+    if self.recovers != false {
+      try visitor.visitSingularBoolField(value: self.recovers, fieldNumber: 7)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2347,6 +2447,7 @@ nonisolated extension Hub_Wire_Pull: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.catalogueVersion != rhs.catalogueVersion {return false}
     if lhs.rowsMax != rhs.rowsMax {return false}
     if lhs.bytesMax != rhs.bytesMax {return false}
+    if lhs.recovers != rhs.recovers {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -28,19 +28,27 @@ struct Hub: AsyncParsableCommand {
       } else {
         try command.run()
       }
+      end(0)
     } catch let error as HubError {
       printError("\(error)")
-      Glibc.exit(error.exitCode)
+      end(error.exitCode)
     } catch let code as ExitCode {
-      Glibc.exit(code.rawValue)
+      end(code.rawValue)
     } catch {
       let code = exitCode(for: error)
       guard code != .success else { exit(withError: error) }
       let text = message(for: error)
       let usage = code == .validationFailure
       printError(usage ? "\(text.isEmpty ? "\(error)" : text): see hub --help" : "\(error)")
-      Glibc.exit(usage ? 2 : 1)
+      end(usage ? 2 : 1)
     }
+  }
+
+  /// Ends the process without the exit handlers of libraries: those that libpq brings free what a connection's thread
+  /// may be freeing at that moment (seen as an abort after the last line of one `hub join` in a thousand).
+  private static func end(_ code: Int32) -> Never {
+    fflush(nil)
+    _exit(code)
   }
 }
 

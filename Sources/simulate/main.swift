@@ -45,7 +45,7 @@ func simulate(_ arguments: [String]) async -> Int32 {
   print(
     "\(summary.schedules) schedules kept every promise: \(summary.writes) writes,",
     "\(summary.batches) batches, \(summary.conflicts) conflicts, \(summary.refusals) rows refused,",
-    "\(summary.revived) parents back, \(summary.verdicts) verdicts of people")
+    "\(summary.revived) parents back, \(summary.verdicts) verdicts of people, \(summary.restores) databases put back")
   return 0
 }
 

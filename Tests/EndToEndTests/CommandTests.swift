@@ -36,6 +36,24 @@ extension EndToEnd {
       }
     }
 
+    /// Believed: exit(3) is how a program ends. Handlers of libraries then run beside threads that end, too: `hub join`
+    /// aborted ("double free") after its last line, once in a thousand times.
+    @Test("a command that ends, well or badly, runs no exit handlers of libraries beside its threads")
+    func noLibraryEndsBesideAThread() throws {
+      try Company.with(branches: 0, schema: HistoryKeeper.schema, tracks: [["ledger"]], run: false) { company in
+        var environment = company.head.environment
+        environment["LD_DEBUG"] = "files"  // ld.so(8): says which handlers it calls
+        for (arguments, code) in [(["status", "--json"], Int32(0)), (["track", "nothing"], 2), (["invent"], 2)] {
+          let program = try Program(
+            Servers.hub(), arguments, environment: environment, directory: company.directory, name: "ends")
+          defer { program.murder() }
+          #expect(try program.wait(30) == code, "\(arguments): \(program.ended ?? 99)")
+          #expect(program.errorText.contains("calling init"), "LD_DEBUG says nothing")
+          #expect(!program.errorText.contains("calling fini"), "\(arguments)")
+        }
+      }
+    }
+
     @Test("CAP-09: behind a connection pooler every command says so in one line and changes nothing")
     func poolersAreRefused() throws {
       try Company.with(branches: 1, schema: HistoryKeeper.schema, tracks: [["ledger"]]) { company in

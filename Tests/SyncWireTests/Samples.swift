@@ -156,7 +156,10 @@ enum Sample {
       .welcome(
         Welcome(
           nonce: -5, session: SessionID(rawValue: 11), have: reference, headSession: SessionID(rawValue: 12),
-          start: .origin, last: BatchReference(number: 18, id: 19), catalogueVersion: 3, hubVersion: "1.3")),
+          start: .origin, last: BatchReference(number: 18, id: 19), catalogueVersion: 3, hubVersion: "1.3",
+          recovers: true)),
+      .refused(Refused(nonce: 8, reason: "another copy of its database serves office a", isFinal: true)),
+      .refused(Refused(nonce: -8, reason: "", isFinal: false)),
       .rehello(SessionID(rawValue: -77)),
       .batch(batch),
       .batch(
@@ -188,7 +191,7 @@ enum Sample {
       .pull(
         Pull(
           token: PullToken(rawValue: 6), at: .origin, resumption: nil, catalogueVersion: 0, rowsMax: 1,
-          bytesMax: 1)),
+          bytesMax: 1, recovers: true)),
       .window(window),
       .catalogue(catalogue),
       .enrol(Enrol(nonce: 1, secret: [0, 255, 7], office: "b-9", hubVersion: "2")),

@@ -15,6 +15,8 @@ package struct OfficeIdentity: Sendable, Equatable {
   package var catalogueVersion: Int64
   package var isJoined: Bool
   package var isPaused: Bool
+  /// The database went back, and has not got back from head yet what it lost (branch).
+  package var recovers = false
 
   package init(
     name: String, role: Role, head: String, incarnation: Int64, residue: Int, session: SessionID?,
@@ -44,6 +46,8 @@ package struct PeerRecord: Sendable, Equatable {
   package var incarnation: Int64?
   /// Of head, at a branch: the last entry of the conflict log that came from it.
   package var conflictsAt: Int64 = 0
+  /// Of a branch, at a head that went back: what it has not given back yet.
+  package var recovery: RecoveryMachine.Progress?
 
   package init(
     office: String, state: State, residue: Int, inbound: InboundPosition, acknowledged: BatchReference,
@@ -167,9 +171,23 @@ package protocol ChangeStore: VerifyStore {
   func lockOffice() async throws(HubError) -> Bool
   /// Identifies the very database: server and database, as far as PostgreSQL tells.
   func databaseIdentity() async throws(HubError) -> String
-  /// Makes the actor that names writes valid for this server start. `isProven`: the host's record shows that the
-  /// database did not go back, so the actor stays; else the one derived since the start becomes the actor.
-  func renewIncarnation(isProven: Bool) async throws(HubError) -> Int64
+  /// Whether the actor names writes: the server, and the files of the database, are the ones that it was made valid
+  /// for.
+  func isValid() async throws(HubError) -> Bool
+  /// After a start of the server: makes the actor valid (`continued`), or the one derived since the start the actor for
+  /// good (`forked`), from which follows what of the stored positions still holds. `isNew`: there was no start, yet the
+  /// database went back; a new actor is drawn.
+  func take(_ lineage: Lineage, isNew: Bool) async throws(HubError)
+  /// How often rows were shown to another office outside of batches.
+  func shownCount() async throws(HubError) -> Int64
+  /// Counts, durably, that rows read before this call are about to be shown; returns the count.
+  func countShown() async throws(HubError) -> Int64
+  /// Branch: what was lost has come back from head.
+  func recovered() async throws(HubError)
+  /// Head: what a branch has to give back, or nil: it has.
+  func saveRecovery(of peer: String, _ progress: RecoveryMachine.Progress?) async throws(HubError)
+  /// Head: whether this incarnation of an office greeted once.
+  func wasIncarnation(_ incarnation: Int64, of peer: String) async throws(HubError) -> Bool
 
   func peers() async throws(HubError) -> [PeerRecord]
   func lastBatch() async throws(HubError) -> BatchReference
@@ -180,14 +198,16 @@ package protocol ChangeStore: VerifyStore {
   func look() async throws(HubError) -> FeedState
   /// Opens a scan of what changed since the position of `previous` (nil: since the last scan of this process that
   /// found nothing, or else the last batch) and returns its first part; nil: no rows, the scan is closed.
-  func openFeed(since previous: BatchReference?, echoes: Bool) async throws(HubError) -> FeedPart?
+  /// `returns`: also the tables that only head writes, for a head that went back.
+  func openFeed(since previous: BatchReference?, echoes: Bool, returns: Bool) async throws(HubError) -> FeedPart?
   func nextFeedPart() async throws(HubError) -> FeedPart
   func closeFeed() async
   /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too.
   func record(_ header: BatchHeader) async throws(HubError)
 
-  /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key.
-  func openWindow(from: BatchReference, cursor: [UInt8]) async throws(HubError) -> FeedPart
+  /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key. `returning`: also what
+  /// this office once sent of the tables that only branches write; its database went back.
+  func openWindow(from: BatchReference, cursor: [UInt8], returning: String?) async throws(HubError) -> FeedPart
   func nextWindowPart(rowsMax: Int) async throws(HubError) -> FeedPart
   func closeWindow() async
   /// Rows that a catch-up from here will bring, for progress.
@@ -197,15 +217,17 @@ package protocol ChangeStore: VerifyStore {
     async throws(HubError)
   /// Parts stored of the unfinished batch of a peer, contiguous from 0.
   func stagedParts(from peer: String) async throws(HubError) -> (batch: BatchReference, count: Int)?
-  /// Applies rows and stores the position with them. Tries again while applications are in the way.
-  func apply(_ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64)
-    async throws(HubError) -> AppliedCounts
+  /// Applies rows and stores the position with them. Tries again while applications are in the way. `returns`: rows
+  /// against a table's direction are taken, because the database went back and they were here before.
+  func apply(
+    _ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64, returns: Bool
+  ) async throws(HubError) -> AppliedCounts
   func savePosition(_ position: InboundPosition, of peer: String) async throws(HubError)
   func saveSession(_ session: SessionID, head: InboundPosition, acknowledged: BatchReference) async throws(HubError)
   func saveAcknowledged(_ reference: BatchReference, by peer: String) async throws(HubError)
   func saveHandshake(
     of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64,
-    hubVersion: String) async throws(HubError)
+    hubVersion: String, conflicts: Int64, recovery: RecoveryMachine.Progress?) async throws(HubError)
   func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError)
   func saveSeen(_ offices: [String]) async throws(HubError)
   /// Gives rows that a TRUNCATE of this table removed unseen their tombstones. false: an application holds one of them.

@@ -1,19 +1,8 @@
 import Glibc
 package import SyncCore
 
-/// A record beside the database, on the host: the incarnation and the last batch. A database that went back, or a
-/// copy on another host, does not agree with it. Written before a batch is sent; one file a database, mode 0600.
+/// The record beside the database, on the host: one file a database, mode 0600. Written before a batch is sent.
 package struct HostFile: Sendable {
-  package struct Record: Sendable, Equatable {
-    package var incarnation: Int64
-    package var last: BatchReference
-
-    package init(incarnation: Int64, last: BatchReference) {
-      self.incarnation = incarnation
-      self.last = last
-    }
-  }
-
   package let path: String
 
   /// - Parameter directory: made if missing, mode 0700.
@@ -31,7 +20,7 @@ package struct HostFile: Sendable {
   }
 
   /// nil: no file, or not one that hub wrote whole.
-  package func read() -> Record? {
+  package func read() -> HostRecord? {
     let descriptor = open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
@@ -39,15 +28,18 @@ package struct HostFile: Sendable {
     let count = Glibc.read(descriptor, &bytes, bytes.count)
     guard count > 0 else { return nil }
     let fields = String(decoding: bytes.prefix(count), as: UTF8.self).split(separator: " ")
-    guard fields.count == 5, fields[0] == "hub1", fields[4] == "end\n", let incarnation = Int64(fields[1]),
-      let number = Int64(fields[2]), let id = Int64(fields[3])
+    guard fields.count == 7, fields[0] == "hub2", fields[6] == "end\n", let incarnation = Int64(fields[1]),
+      let number = Int64(fields[2]), let id = Int64(fields[3]), let shown = Int64(fields[4])
     else { return nil }
-    return Record(incarnation: incarnation, last: BatchReference(number: number, id: id))
+    return HostRecord(
+      incarnation: ActorID(rawValue: incarnation), last: BatchReference(number: number, id: id), shown: shown,
+      boot: String(fields[5]))
   }
 
   /// Replaces the file as a whole.
-  package func write(_ record: Record) throws(HubError) {
-    let text = "hub1 \(record.incarnation) \(record.last.number) \(record.last.id) end\n"
+  package func write(_ record: HostRecord) throws(HubError) {
+    let text =
+      "hub2 \(record.incarnation.rawValue) \(record.last.number) \(record.last.id) \(record.shown) \(record.boot) end\n"
     let scratch = path + ".new"
     let descriptor = open(scratch, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
     guard descriptor >= 0 else { throw failed() }
@@ -56,6 +48,17 @@ package struct HostFile: Sendable {
     close(descriptor)
     guard written == count, rename(scratch, path) == 0 else { throw failed() }
   }
+
+  /// Of the host's kernel since it started (proc(5)); one word.
+  package static let boot: String = {
+    let descriptor = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { return "unknown" }
+    defer { close(descriptor) }
+    var bytes = [UInt8](repeating: 0, count: 64)
+    let count = max(0, Glibc.read(descriptor, &bytes, bytes.count))
+    let word = bytes.prefix(count).filter { $0 > 32 && $0 < 127 }
+    return word.isEmpty ? "unknown" : String(decoding: word, as: UTF8.self)
+  }()
 
   private func failed() -> HubError {
     HubError(

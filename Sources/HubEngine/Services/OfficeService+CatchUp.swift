@@ -31,7 +31,7 @@ extension OfficeService {
 
   private func serve(_ pull: Pull, to office: String) async throws {
     let catalogue = try await currentCatalogue()
-    if pull.catalogueVersion != catalogue.version { try await send(.catalogue(catalogue), to: .office(office)) }
+    if pull.catalogueVersion != catalogue.version { try await show(catalogue, to: .office(office)) }
     var start = pull.resumption?.from ?? pull.at
     var cursor = pull.resumption?.cursor ?? []
     if try await !store.knowsBatch(start) { (start, cursor) = (.origin, []) }
@@ -44,7 +44,9 @@ extension OfficeService {
     guard let session = outbound.session else { return }
     // Before the window's snapshot: rows in both the window and the batch after the target do no harm.
     let target = outbound.last
-    var part = try await store.openWindow(from: start, cursor: cursor)
+    var part = try await store.openWindow(from: start, cursor: cursor, returning: pull.recovers ? office : nil)
+    // The window may show rows that no batch has shown: a database that goes back to before them must be known for it.
+    try await countShown()
     if !part.isLast {
       holdsFeed = false
       isFeedTaken = false

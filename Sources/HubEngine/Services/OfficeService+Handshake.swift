@@ -48,18 +48,22 @@ extension OfficeService {
 
   /// Head answers a greeting.
   func greeted(_ hello: Hello, _ office: String, _ incarnation: Int64) async throws {
-    guard let peer = peers[office], let headSession = outbound.session else { return }
+    guard let peer = peers[office], let headSession = outbound.session,
+      try await isAdmitted(hello, office, incarnation)
+    else { return }
     let answer = reception.helloArrived(
       Handshake.Hello(
         nonce: Nonce(rawValue: hello.nonce), session: hello.session, at: hello.at, last: hello.last),
       from: office, known: try await store.knowsBatch(hello.at), inbound: peer.inbound.position,
-      last: outbound.last, headSession: headSession, fresh: SessionID(rawValue: .random(in: 1...Int64.max)))
+      last: outbound.last, headSession: headSession, fresh: SessionID(rawValue: .random(in: 1...Int64.max)),
+      isSame: peer.record.incarnation == incarnation)
     let welcome = answer.welcome
     try await store.saveHandshake(
       of: office, inbound: answer.inbound, acknowledged: welcome.start, incarnation: incarnation,
-      hubVersion: hello.hubVersion)
+      hubVersion: hello.hubVersion, conflicts: hello.conflicts, recovery: reception.recovery.offices[office])
     peers[office]?.inbound.committed(answer.inbound)
     peers[office]?.record.incarnation = incarnation
+    peers[office]?.lastSeen = .now
     outbound.welcomed(session: headSession, receiver: office, standsAt: welcome.start, last: outbound.last)
     pace.receiverCame()
     try await send(
@@ -67,18 +71,20 @@ extension OfficeService {
         Welcome(
           nonce: hello.nonce, session: welcome.session, have: welcome.have, headSession: headSession,
           start: welcome.start, last: welcome.last, catalogueVersion: identity.catalogueVersion,
-          hubVersion: hubVersion)), to: .office(office))
+          hubVersion: hubVersion, recovers: welcome.recovers)), to: .office(office))
     peers[office]?.conflicts.disconnected()
     try await conflictsArrived(hello.conflicts, at: office)
   }
 
   /// A branch takes head's answer: sends again what head lacks, asks for what is missing here.
   func welcomed(_ welcome: Welcome) async throws {
-    guard let head = headPeer else { return }
+    guard let head = headPeer, greeting.awaited?.nonce.rawValue == welcome.nonce,
+      try await isOfThisLineage(welcome, head)
+    else { return }
     let action = greeting.welcomeArrived(
       Handshake.Welcome(
         nonce: Nonce(rawValue: welcome.nonce), session: welcome.session, have: welcome.have,
-        headSession: welcome.headSession, start: welcome.start, last: welcome.last),
+        headSession: welcome.headSession, start: welcome.start, last: welcome.last, recovers: welcome.recovers),
       inbound: head.inbound, outbound: outbound)
     guard case .adopt(let adoption) = action else { return }
     let name = identity.head
@@ -92,7 +98,9 @@ extension OfficeService {
     greeting.adopted()
     greetingReminder.answered()
     isGreeted = true
-    if adoption.pulls || welcome.catalogueVersion != identity.catalogueVersion || !identity.isJoined {
+    headRecovers = welcome.recovers
+    let hasOtherCatalogue = welcome.catalogueVersion != identity.catalogueVersion
+    if adoption.pulls || identity.recovers || hasOtherCatalogue || !identity.isJoined {
       try await pull(from: name)
     } else {
       try await acknowledge(name)

@@ -40,6 +40,8 @@ extension OfficeService {
 
   /// A branch departs by itself; everything that it sent before is applied by now.
   func left(_ office: String, nonce: Int64) async throws {
+    // What head lost may be there alone.
+    guard reception.recovery.offices[office] == nil else { return }
     try await remove(office, reason: "left", nonce: nonce)
   }
 
@@ -47,7 +49,9 @@ extension OfficeService {
     try await store.removePeer(office)
     peers[office] = nil
     outbound.left(office)
+    let wasRecovering = reception.recovery.isRecovering
     reception.left(office)
+    if wasRecovering, !reception.recovery.isRecovering { try await store.recovered() }
     pulls.removeAll { $0.office == office }
     try await send(.removed(nonce: nonce, reason: reason), to: .office(office))
     try await session?.confirmed()

@@ -45,7 +45,7 @@ extension OfficeService {
       try await store.reload()
       catalogueCache = nil
       lastSnapshot = ""
-      try await send(.catalogue(try await currentCatalogue()), to: .branches)
+      try await show(try await currentCatalogue(), to: .branches)
     }
     if look.hasRequests { try await serveRequests() }
   }
@@ -68,7 +68,8 @@ extension OfficeService {
     var since: BatchReference?
     if source.isResend { since = try await store.knowsBatch(source.base) ? source.base : .origin }
     // What is sent again includes rows that came from the receiver: it may have lost them.
-    let opened = try await store.openFeed(since: since, echoes: source.isResend)
+    let opened = try await store.openFeed(
+      since: since, echoes: source.isResend, returns: source.isResend && headRecovers)
     if opened != nil { emptyLookAt = nil }
     // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
     if opened == nil && !source.isResend { return false }
@@ -89,17 +90,22 @@ extension OfficeService {
   /// head to forget deletes that rows written here before, and not yet read, have not met.
   private struct Source {
     var base: BatchReference
+    var adoptions: Int
     var isResend: Bool
     var applied: StreamPosition?
   }
 
   private var source: Source {
     Source(
-      base: outbound.base, isResend: outbound.resendFrom != nil, applied: isHead ? nil : applied(of: identity.head))
+      base: outbound.base, adoptions: outbound.adoptions, isResend: outbound.resendFrom != nil,
+      applied: isHead ? nil : applied(of: identity.head))
   }
 
   private func send(_ first: FeedPart, of source: Source) async throws {
-    guard let header = outbound.nextHeader(id: .random(in: 1...Int64.max), after: source.base) else {
+    guard
+      let header = outbound.nextHeader(
+        id: .random(in: 1...Int64.max), after: source.base, adoptions: source.adoptions)
+    else {
       await store.closeFeed()
       return
     }
@@ -107,7 +113,7 @@ extension OfficeService {
       try await store.record(header)
       outbound.recorded(header)
       pace.recordedBatch(at: uptime, applied: source.applied?.reference)
-      try writeHostFile(header.reference)
+      try await writeHostFile(header.reference)
       if isHead && peers.isEmpty { return await store.closeFeed() }
       let snapshotAt = SystemClock.now
       var part = first

@@ -33,7 +33,7 @@ extension OfficeService {
       } catch let error as HubError where !Task.isCancelled {
         logger.error("cannot take in a message", metadata: ["hub.error": "\(error)"])
         facts.note = "\(error)"
-        if error.isDisconnect { throw error }
+        if error.isDisconnect || error.code == .conflict { throw error }
         if !error.isTransient { try await reread() }
         try await Task.sleep(for: delay)
         delay = min(delay * 2, .seconds(10))
@@ -61,16 +61,17 @@ extension OfficeService {
       return logger.warning("message of an unknown office", metadata: ["hub.office": "\(envelope.office)"])
     }
     let office = envelope.office
-    peers[office]?.lastSeen = .now
-    if isHead, let known = peers[office]?.record.incarnation, known != envelope.incarnation,
-      let session = envelope.message.session
-    {
+    if isHead, let known = peers[office]?.record.incarnation, known != envelope.incarnation {
       // Another incarnation of the office than the one that greeted: it has to greet first.
-      return try await greet(office, refusing: session)
+      if case .hello(let hello) = envelope.message { return try await greeted(hello, office, envelope.incarnation) }
+      if let session = envelope.message.session { try await greet(office, refusing: session) }
+      return
     }
+    if !isHead || peers[office]?.record.incarnation == envelope.incarnation { peers[office]?.lastSeen = .now }
     switch envelope.message {
     case .hello(let hello) where isHead: try await greeted(hello, office, envelope.incarnation)
     case .welcome(let welcome) where !isHead: try await welcomed(welcome)
+    case .refused(let refusal) where !isHead: try await refused(refusal)
     case .rehello(let session):
       if !isHead { try await refused(session) }
     case .batch(let part): try await batchArrived(part, office)
@@ -142,8 +143,11 @@ extension OfficeService {
   private func apply(
     _ rows: AppliedRows, _ part: BatchPart, _ next: InboundPosition, _ office: String
   ) async throws {
-    let counts = try await store.apply(rows, from: office, position: next, snapshotAt: part.snapshotAt)
+    let counts = try await store.apply(
+      rows, from: office, position: next, snapshotAt: part.snapshotAt,
+      returns: isHead && reception.recovery.offices[office] == .greeted)
     committed(next, office, counts)
+    if isHead { try await recovered(office) }
     peers[office]?.assembly.reset()
     if isHead, let applied = part.applied { try await purgeable(applied, office) }
     if isHead || identity.isJoined {
@@ -201,6 +205,7 @@ extension OfficeService {
     } else {
       peers[office]?.isAcknowledgementUnsaved = true
     }
+    try await recoveredFromHead(hasCaughtUp: false)
   }
 
   private func beatArrived(_ beat: Beat, _ office: String) async throws {
@@ -239,7 +244,7 @@ extension OfficeService {
           token: token, at: position.at,
           resumption: position.catchUp.map { Resumption(from: $0.from, cursor: $0.cursor, full: $0.full) },
           catalogueVersion: identity.catalogueVersion, rowsMax: Int64(Limits.windowRowsMax),
-          bytesMax: Int64(Limits.windowBytesMax))), toPeer: office)
+          bytesMax: Int64(Limits.windowBytesMax), recovers: identity.recovers)), toPeer: office)
   }
 
   private func pulled(_ pull: Pull, _ office: String) async throws {
@@ -264,7 +269,7 @@ extension OfficeService {
     case .greet: try await greet(office, refusing: part.header.session)
     case .apply(let next):
       let counts = try await store.apply(
-        .blocks(part.blocks), from: office, position: next, snapshotAt: part.snapshotAt)
+        .blocks(part.blocks), from: office, position: next, snapshotAt: part.snapshotAt, returns: identity.recovers)
       peers[office]?.inbound.committed(next, part: part.header)
       peers[office]?.reminder.progressed(at: uptime)
       if part.header.isLastPart { peers[office]?.reminder.answered() }
@@ -281,6 +286,7 @@ extension OfficeService {
   private func caughtUp(_ office: String) async throws {
     progress.isDone = true
     try await retryQuarantine()
+    try await recoveredFromHead(hasCaughtUp: true)
     if !identity.isJoined {
       try await store.joined()
       identity.isJoined = true

@@ -13,7 +13,7 @@ extension OfficeService {
       do {
         try await serveConnection()
       } catch let error as TransportError {
-        if !Task.isCancelled { disconnected(error.message) }
+        if !Task.isCancelled { disconnected(error.kind == .queueInUse ? occupied : error.message) }
         if case .refused = error.kind { delay = max(delay, .seconds(2)) }
       } catch let error as HubError {
         disconnected("\(error)")
@@ -41,6 +41,12 @@ extension OfficeService {
     facts.isConnected = false
     try? await publishFacts()
     if let failure { throw failure }
+  }
+
+  /// The broker lets one consumer take an office's queue.
+  private var occupied: String {
+    "another hub of office \(identity.name) is connected: the one before this, for half a minute, or a hub on a copy "
+      + "of this database"
   }
 
   private func disconnected(_ why: String) {

@@ -49,6 +49,12 @@ package actor OfficeService {
   var hostFile: HostFile?
   /// What is kept in memory is what the database says.
   var isPrepared = false
+  /// Whether the database is the one that it was.
+  var lineage = Lineage.continued
+  /// Branch: head lacks also what once came from it.
+  var headRecovers = false
+  /// Branch: since this database went back, what it lost came from head.
+  var hasCaughtUp = false
   var facts = DaemonFacts(state: "offline")
   var session: (any TransportSession)?
 
@@ -132,21 +138,21 @@ package actor OfficeService {
   /// Reads what is durable; the caller holds the office's lock.
   package func prepare() async throws(HubError) {
     identity = try await store.office()
-    let last = try await store.lastBatch()
     if let directory = options.stateDirectory {
       hostFile = try HostFile(directory: directory, database: try await store.databaseIdentity())
     }
-    let record = hostFile?.read()
-    let isProven = record.map { $0.incarnation == identity.incarnation && $0.last.number <= last.number } ?? false
-    let knowsRecord = isProven ? try await store.knowsBatch(record?.last ?? .origin) : false
-    identity.incarnation = try await store.renewIncarnation(isProven: knowsRecord)
+    try await judgeLineage()
+    let last = try await store.lastBatch()
     try await store.reload()
-    try writeHostFile(last)
     outbound = OutboundStream(
-      session: isHead ? SessionID(rawValue: .random(in: 1...Int64.max)) : identity.session, last: last,
-      acknowledged: [:])
-    peers = [:]
-    for record in try await store.peers() { adopt(record) }
+      session: isHead
+        ? SessionID(rawValue: .random(in: 1...Int64.max)) : lineage.needsNewSession ? nil : identity.session,
+      last: last, acknowledged: [:])
+    try await writeHostFile(last)
+    forget()
+    let records = try await store.peers()
+    for record in records { adopt(record) }
+    reception = ReceptionMachine(recovery: RecoveryMachine(of: records))
     for name in peers.keys {
       if let staged = try await store.stagedParts(from: name) {
         peers[name]?.assembly = PartAssembly(batch: staged.batch, stored: staged.count)
@@ -159,10 +165,6 @@ package actor OfficeService {
   func adopt(_ record: PeerRecord) {
     peers[record.office] = Peer(record: record, inbound: InboundStream(position: record.inbound))
     outbound.acknowledge(record.acknowledged, from: record.office)
-  }
-
-  func writeHostFile(_ last: BatchReference) throws(HubError) {
-    try hostFile?.write(HostFile.Record(incarnation: identity.incarnation, last: last))
   }
 
   /// The only peer of a branch.

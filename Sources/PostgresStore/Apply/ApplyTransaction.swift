@@ -8,6 +8,8 @@ struct ApplyTransaction {
   let isHead: Bool
   let peer: String
   let coder: RowCoder
+  /// Rows against their table's direction are taken.
+  var returns = false
   var refusesMissing = false
 
   /// Applies what `blocks` hands over, one block after the other, then runs `finish` in the same transaction.
@@ -23,7 +25,7 @@ struct ApplyTransaction {
           try Self.begin(session)
           let applier = try BatchApplier(
             session: session, tables: tables, isHead: isHead, peer: peer, isCareful: isCareful,
-            refusesMissing: refusesMissing, excluded: excluded)
+            returns: returns, refusesMissing: refusesMissing, excluded: excluded)
           try blocks(applier.apply)
           try applier.finish()
           try quarantine(applier.refused)

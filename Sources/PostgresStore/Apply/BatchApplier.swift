@@ -22,6 +22,8 @@ final class BatchApplier {
   private let isHead: Bool
   private let peer: String
   private let isCareful: Bool
+  /// This database went back: rows against their table's direction were here before.
+  private let returns: Bool
   /// Rows that do not get written without an error are refused: tried often enough.
   private let refusesMissing: Bool
   /// Rows that an earlier, careful attempt found to break a foreign key.
@@ -33,6 +35,7 @@ final class BatchApplier {
   private(set) var counts = AppliedCounts()
   private(set) var refused: [RefusedRow] = []
   private var writers: [ActorID: String?] = [:]
+  private var noted: Set<Int64> = []
   private var written: [String: TouchedRows] = [:]
   private var deleted: [String: TouchedRows] = [:]
   /// Rows whose unique values others still held; a later row of the batch may let go of them.
@@ -49,7 +52,7 @@ final class BatchApplier {
   }
 
   init(
-    session: Session, tables: [String: TableInfo], isHead: Bool, peer: String, isCareful: Bool,
+    session: Session, tables: [String: TableInfo], isHead: Bool, peer: String, isCareful: Bool, returns: Bool = false,
     refusesMissing: Bool = false, excluded: [RowName: Refusal] = [:]
   ) throws {
     self.session = session
@@ -57,6 +60,7 @@ final class BatchApplier {
     self.isHead = isHead
     self.peer = peer
     self.isCareful = isCareful
+    self.returns = returns
     self.refusesMissing = refusesMissing
     self.excluded = excluded
     now = Stamp(
@@ -71,15 +75,24 @@ final class BatchApplier {
     }
     let isAllowed =
       switch table.options.direction {
-      case "down": !isHead
-      case "up": isHead
+      case "down": !isHead || returns
+      case "up": isHead || returns
       default: true
       }
     guard isAllowed else {
+      // What comes back to a database that was put back may come twice.
+      if try RowPlanner(
+        applier: TableApplier(session: session, table: table, block: block, refusesMissing: refusesMissing),
+        isHead: isHead, now: now
+      ).plan().isNothing {
+        counts.skipped += block.count
+        return
+      }
       return try refuseAll(
         block, "25006",
         "table \(block.table) has direction \(table.options.direction): \(peer) may not write it")
     }
+    if isHead, table.options.direction == "up" { try noteActors(of: block) }
     let rest = excluded.isEmpty ? block : withoutExcluded(block)
     guard rest.count > 0 else { return }
     let before = (refused, waiting)
@@ -94,6 +107,17 @@ final class BatchApplier {
       (refused, waiting) = before
       try refuseAll(rest, error.sqlstate ?? "", error.description)
     }
+  }
+
+  /// Head: whose writes these are, for when that office has lost them. The actor may be one that never greets: derived
+  /// from a start of the server, it named the writes made before a hub looked.
+  private func noteActors(of block: RowBlock) throws {
+    let new = Set(block.actors).subtracting(noted)
+    guard !new.isEmpty else { return }
+    for actor in new {
+      try session.hot("INSERT INTO hub.actor VALUES (\(actor)::bigint, \(peer)) ON CONFLICT DO NOTHING")
+    }
+    noted.formUnion(new)
   }
 
   private func applyWhole(_ applier: TableApplier) throws {

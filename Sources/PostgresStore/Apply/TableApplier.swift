@@ -48,6 +48,9 @@ struct BlockPlan {
   /// Rows that the table's function could not settle.
   var refused: [(row: Int, refusal: Refusal)] = []
   var restamped = 0
+
+  /// All of it is here already.
+  var isNothing: Bool { writes.isEmpty && held.isEmpty && refused.isEmpty }
 }
 
 /// The statements by which one table's rows are locked, read and written. Lock order: user rows, then version

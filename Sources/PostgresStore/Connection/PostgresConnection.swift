@@ -6,10 +6,13 @@ package actor PostgresConnection {
   private var session: Session?
   private let url: String
   private let name: String
+  private let onConnect: @Sendable (Session) throws -> Void
 
   package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
-  package init(url: String, name: String) {
+  /// `onConnect` runs on every new connection before anything else; what it throws refuses the connection.
+  package init(url: String, name: String, onConnect: @escaping @Sendable (Session) throws -> Void = { _ in }) {
+    self.onConnect = onConnect
     self.url = url
     self.name = name
     executor = ConnectionExecutor(name: name)
@@ -21,7 +24,7 @@ package actor PostgresConnection {
   @discardableResult
   package func run<T: Sendable>(_ job: @Sendable (Session) throws -> T) async throws(HubError) -> T {
     do {
-      if session?.isUsable != true { session = try Session(url: url, name: name) }
+      if session?.isUsable != true { session = try connect() }
       guard let session else { throw HubError(.database, "no connection") }
       defer { if !session.isUsable { self.session = nil } }
       return try job(session)
@@ -40,6 +43,12 @@ package actor PostgresConnection {
       try job(session)
       return true
     }
+  }
+
+  private func connect() throws -> Session {
+    let session = try Session(url: url, name: name)
+    try onConnect(session)
+    return session
   }
 
   /// Closes the connection; the next `run` opens another.

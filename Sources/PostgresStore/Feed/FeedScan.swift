@@ -13,6 +13,8 @@ final class FeedScan {
   private let after: WindowCursor?
   private let isKeyed: Bool
   private let partBytes: Int
+  /// Of tables that come to this office only what this one sent.
+  private let returning: String?
   private let heldDeletesMax = 50_000
 
   private var index = 0
@@ -27,10 +29,12 @@ final class FeedScan {
   ///   - after: scan in the order of the keys, after this one, as a catch-up does; `isKeyed` with nil: from the
   ///     beginning.
   ///   - echoes: also rows that came from the receiver.
+  ///   - returning: an office that lost what it had sent.
   init(
     session: Session, tables: [TableInfo], since: FeedPosition, echoes: Bool, isKeyed: Bool = false,
-    after: WindowCursor? = nil, partBytes: Int
+    after: WindowCursor? = nil, returning: String? = nil, partBytes: Int
   ) {
+    self.returning = returning
     self.session = session
     self.tables = tables
     self.since = since
@@ -115,6 +119,7 @@ final class FeedScan {
     var filter = since.isNew("v")
     if !echoes { filter += " AND NOT v.echo" }
     if let after, after.table == table.name { filter += " AND " + Self.follows(table, after.key) }
+    if let returning, table.options.direction == "up" { filter += " AND " + Self.isWritten(by: returning) }
     let order =
       isKeyed ? "ORDER BY " + (1...table.keyCount).map { "v.k\($0)" }.joined(separator: ", ") : ""
     try session.script(
@@ -125,6 +130,13 @@ final class FeedScan {
       WHERE \(filter) \(order)
       """)
     isOpen = true
+  }
+
+  private static func isWritten(by office: String) -> String {
+    """
+    EXISTS (SELECT FROM hub.actor a WHERE a.office = \(quotedLiteral(office))
+      AND (a.actor = v.actor OR a.actor = ANY (v.vector)))
+    """
   }
 
   /// The rows after `key` in the key's order; as one row comparison where that uses the index.

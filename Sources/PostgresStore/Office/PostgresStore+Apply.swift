@@ -32,14 +32,14 @@ extension PostgresStore {
   }
 
   package func apply(
-    _ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64
+    _ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64, returns: Bool
   ) async throws(HubError) -> AppliedCounts {
     let groups = try await groups(of: rows, from: peer)
     var counts = AppliedCounts()
     for (number, group) in groups.enumerated() {
       let isLast = number == groups.count - 1
       counts += try await applyPatiently(
-        from: peer,
+        from: peer, returns: returns,
         blocks: { session, apply in try Self.read(rows, group, peer, self.coder, session, apply) },
         finish: { session in
           guard isLast else { return }
@@ -108,7 +108,7 @@ extension PostgresStore {
 
   /// Tries until applications are out of the way: hub gives way, never they.
   func applyPatiently(
-    from peer: String,
+    from peer: String, returns: Bool = false,
     blocks: @escaping @Sendable (Session, (RowBlock) throws -> Void) throws -> Void,
     finish: @escaping @Sendable (Session) throws -> Void
   ) async throws(HubError) -> AppliedCounts {
@@ -120,7 +120,7 @@ extension PostgresStore {
         return try await writer.run { session in
           let transaction = ApplyTransaction(
             session: session, tables: tables, isHead: isHead, peer: peer, coder: coder,
-            refusesMissing: refusesMissing)
+            returns: returns, refusesMissing: refusesMissing)
           do {
             let counts = try transaction.run({ apply in try blocks(session, apply) }, finish: finish)
             try ApplyTransaction.flush(session)

@@ -18,12 +18,14 @@ extension PostgresStore {
     return look
   }
 
-  package func openFeed(since previous: BatchReference?, echoes: Bool) async throws(HubError) -> FeedPart? {
+  package func openFeed(
+    since previous: BatchReference?, echoes: Bool, returns: Bool
+  ) async throws(HubError) -> FeedPart? {
     let scanned = previous == nil ? state.withLock { $0.scanned } : nil
     let known = state.withLock { $0.signature }
     let signature = try await feed.run { try Self.signature($0) }
     if signature != known { try await reload() }
-    let tables = sentTables()
+    let tables = sentTables(againstDirection: returns)
     let partBytes = partBytes
     let opened = try await feed.run { session -> (String, FeedPart?) in
       session.rollBack()
@@ -120,8 +122,10 @@ extension PostgresStore {
 
   // MARK: catch-up
 
-  package func openWindow(from: BatchReference, cursor: [UInt8]) async throws(HubError) -> FeedPart {
-    let tables = sentTables()
+  package func openWindow(
+    from: BatchReference, cursor: [UInt8], returning office: String?
+  ) async throws(HubError) -> FeedPart {
+    let tables = sentTables(againstDirection: office != nil)
     let partBytes = partBytes
     return try await window.run { session in
       session.rollBack()
@@ -130,7 +134,7 @@ extension PostgresStore {
         let since = from == .origin ? .beginning : try Self.position(session, after: from)
         let after = cursor.isEmpty ? nil : WindowCursor(cursor)
         let scan = FeedScan(
-          session: session, tables: tables, since: since, echoes: true, isKeyed: true, after: after,
+          session: session, tables: tables, since: since, echoes: true, isKeyed: true, after: after, returning: office,
           partBytes: partBytes)
         session.attachment = scan
         return try scan.next()

@@ -12,7 +12,7 @@ extension PostgresStore {
       """
       SELECT office, state, residue, session, at_number, at_id, catch_from_number, catch_from_id, catch_cursor,
         catch_full, catch_target_number, catch_target_id, unsettled_until, acked_number, acked_id, incarnation,
-        conflicts_at
+        conflicts_at, recovery
       FROM hub.peer WHERE state <> 'removed' ORDER BY office
       """)
     return (0..<rows.count).map { i in
@@ -32,6 +32,7 @@ extension PostgresStore {
           unsettledUntil: rows.integer(i, 12)),
         acknowledged: reference(13), incarnation: rows.integer(i, 15))
       record.conflictsAt = rows.int64(i, 16)
+      record.recovery = rows.string(i, 17).flatMap { RecoveryMachine.Progress(rawValue: $0) }
       return record
     }
   }
@@ -68,7 +69,8 @@ extension PostgresStore {
   }
 
   package func saveHandshake(
-    of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64, hubVersion: String
+    of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64, hubVersion: String,
+    conflicts: Int64, recovery: RecoveryMachine.Progress?
   ) async throws(HubError) {
     try await writer.perform { session in
       try session.transaction { session in
@@ -76,7 +78,13 @@ extension PostgresStore {
         try session.query(
           """
           UPDATE hub.peer SET acked_number = \(acknowledged.number), acked_id = \(acknowledged.id),
-            incarnation = \(incarnation), hub_version = \(hubVersion), last_seen = now() WHERE office = \(peer)
+            incarnation = \(incarnation), hub_version = \(hubVersion), recovery = \(recovery?.rawValue),
+            last_seen = now() WHERE office = \(peer)
+          """)
+        // A head that went back must not give numbers again under which the branch has other entries.
+        try session.query(
+          """
+          SELECT setval('hub.conflict_number', \(conflicts)) FROM hub.conflict_number WHERE last_value < \(conflicts)
           """)
       }
     }
@@ -85,15 +93,20 @@ extension PostgresStore {
   package func joined() async throws(HubError) {
     try await writer.perform { session in
       try session.transaction { session in
-        let office = try Self.readOffice(session)
-        let stride = try Self.stride(session)
         // The rows came after the sequences were set: an office of this residue may have been here before.
-        for table in try TableInfo.loadAll(session)
-        where table.options.keys == "stride" && table.options.direction != "down" {
-          try KeyStride.apply(session, table, residue: office.residue, stride: stride)
-        }
+        try Self.passKeys(session)
         try session.query("UPDATE hub.office SET joined = true")
       }
+    }
+  }
+
+  /// Sets the sequences behind the keys that are there.
+  static func passKeys(_ session: Session) throws {
+    let office = try readOffice(session)
+    let stride = try stride(session)
+    for table in try TableInfo.loadAll(session)
+    where table.options.keys == "stride" && (office.role == .head || table.options.direction != "down") {
+      try KeyStride.apply(session, table, residue: office.residue, stride: stride)
     }
   }
 
@@ -141,9 +154,10 @@ extension PostgresStore {
         {
           return .refused("there is an office \(office) already")
         }
-        let residue =
-          known.count > 0
-          ? known.int(0, 0) : try session.query("SELECT coalesce(max(residue), 0) + 1 FROM hub.peer").int(0, 0)
+        let kept = known.count > 0 ? known.int(0, 0) : 0
+        guard let residue = try kept > 0 ? kept : Self.freeResidue(session) else {
+          return .refused("head has given every class of keys to a branch: hub remove those that are gone")
+        }
         try session.query(
           """
           INSERT INTO hub.peer (office, state, residue, incarnation) VALUES (\(office), 'joining', \(residue), \(incarnation))
@@ -157,10 +171,28 @@ extension PostgresStore {
     }
   }
 
+  /// A class of keys for a new branch: one that nobody had, else that of the branch removed which was heard of the
+  /// longest ago. Should that one join again, it gets another.
+  private static func freeResidue(_ session: Session) throws -> Int? {
+    let stride = try stride(session)
+    let next = try session.query("SELECT coalesce(max(residue), 0) + 1 FROM hub.peer").int(0, 0)
+    if next < stride { return next }
+    let removed = try session.query(
+      """
+      WITH longest AS (SELECT office, residue FROM hub.peer WHERE state = 'removed' AND residue > 0
+        ORDER BY coalesce(last_seen, joined_at), office LIMIT 1)
+      UPDATE hub.peer p SET residue = 0 FROM longest WHERE p.office = longest.office RETURNING longest.residue
+      """)
+    return removed.count > 0 ? removed.int(0, 0) : nil
+  }
+
   package func removePeer(_ office: String) async throws(HubError) {
     try await control.perform { session in
       try session.transaction { session in
-        try session.query("UPDATE hub.peer SET state = 'removed', session = NULL WHERE office = \(office)")
+        try session.query(
+          """
+          UPDATE hub.peer SET state = 'removed', session = NULL, recovery = NULL WHERE office = \(office)
+          """)
         try session.query("DELETE FROM hub.invite WHERE office = \(office)")
         try session.query("DELETE FROM hub.stage WHERE peer = \(office)")
       }

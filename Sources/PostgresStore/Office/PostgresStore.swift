@@ -28,12 +28,14 @@ package final class PostgresStore: ChangeStore {
 
   let state = Mutex(State())
 
+  let fence = Fence()
+
   package init(url: String, coder: RowCoder, partBytes: Int = 1 << 20, batchRowsMax: Int = 100_000) {
-    control = PostgresConnection(url: url, name: "hub control")
-    feed = PostgresConnection(url: url, name: "hub feed")
-    window = PostgresConnection(url: url, name: "hub catch-up")
-    writer = PostgresConnection(url: url, name: "hub apply")
-    verifier = PostgresConnection(url: url, name: "hub verify")
+    control = PostgresConnection(url: url, name: "hub control", onConnect: fence.enter)
+    feed = PostgresConnection(url: url, name: "hub feed", onConnect: fence.enter)
+    window = PostgresConnection(url: url, name: "hub catch-up", onConnect: fence.enter)
+    writer = PostgresConnection(url: url, name: "hub apply", onConnect: fence.enter)
+    verifier = PostgresConnection(url: url, name: "hub verify", onConnect: fence.enter)
     self.coder = coder
     self.partBytes = partBytes
     self.batchRowsMax = batchRowsMax
@@ -43,12 +45,12 @@ package final class PostgresStore: ChangeStore {
     for connection in [control, feed, window, writer, verifier] { await connection.disconnect() }
   }
 
-  /// The tracked tables that this office sends.
-  func sentTables() -> [TableInfo] {
+  /// The tracked tables that this office sends; `againstDirection`: also those that come to it.
+  func sentTables(againstDirection: Bool = false) -> [TableInfo] {
     state.withLock { state in
       let role = state.office?.role ?? .head
       return state.tables.filter {
-        $0.options.direction == "both" || ($0.options.direction == "down") == (role == .head)
+        againstDirection || $0.options.direction == "both" || ($0.options.direction == "down") == (role == .head)
       }
     }
   }
@@ -69,11 +71,16 @@ extension PostgresStore {
     return office
   }
 
+  /// A database that was put back without its `hub` schema looks like one that never was an office.
+  private static let missingHint =
+    "run hub init at head, or hub join TOKEN at a branch; a branch that lost its hub schema: hub remove NAME and "
+    + "hub invite NAME at head, then hub join TOKEN --existing merge here"
+
   /// The office's row; a clear error when there is none.
   package static func readOffice(_ session: Session) throws -> OfficeIdentity {
     guard let version = try Migrations.version(session) else {
       throw HubError(
-        .notReady, "this database is not an office yet", hint: "run hub init at head, or hub join TOKEN at a branch")
+        .notReady, "this database is not an office yet", hint: missingHint)
     }
     guard version == Migrations.latest else {
       throw HubError(
@@ -81,52 +88,21 @@ extension PostgresStore {
         hint: version < Migrations.latest ? "run hub doctor --upgrade" : "run the newer hub that made it")
     }
     let rows = try session.query(
-      "SELECT name, role, head, actor, residue, session, catalogue_version, joined, paused FROM hub.office")
+      "SELECT name, role, head, actor, residue, session, catalogue_version, joined, paused, recovers FROM hub.office")
     guard rows.count == 1, let role = OfficeIdentity.Role(rawValue: rows.text(0, 1)) else {
       throw HubError(
-        .notReady, "this database is not an office yet", hint: "run hub init at head, or hub join TOKEN at a branch")
+        .notReady, "this database is not an office yet", hint: missingHint)
     }
-    return OfficeIdentity(
+    var office = OfficeIdentity(
       name: rows.text(0, 0), role: role, head: rows.text(0, 2), incarnation: rows.int64(0, 3),
       residue: rows.int(0, 4), session: rows.integer(0, 5).map { SessionID(rawValue: $0) },
       catalogueVersion: rows.int64(0, 6), isJoined: rows.bool(0, 7), isPaused: rows.bool(0, 8))
+    office.recovers = rows.bool(0, 9)
+    return office
   }
 
   /// The key of the advisory lock that makes a hub the only one of its office.
   static let lockKey: Int64 = 0x6875_6200_6c6f_636b
-
-  package func lockOffice() async throws(HubError) -> Bool {
-    try await control.run { session in
-      try session.query("SELECT pg_try_advisory_lock(\(Self.lockKey))").bool(0, 0)
-    }
-  }
-
-  package func databaseIdentity() async throws(HubError) -> String {
-    try await control.run { session in
-      try session.query(
-        """
-        SELECT (SELECT system_identifier FROM pg_control_system()) || '-' || oid FROM pg_database
-        WHERE datname = current_database()
-        """
-      ).text(0, 0)
-    }
-  }
-
-  package func renewIncarnation(isProven: Bool) async throws(HubError) -> Int64 {
-    let actor = try await control.run { session in
-      try session.transaction { session in
-        try session.query(
-          """
-          UPDATE hub.office o SET actor = CASE WHEN \(isProven) THEN o.actor ELSE hub.current_actor() END,
-            server_started = pg_postmaster_start_time(), table_identity = o.tableoid
-          WHERE o.server_started <> pg_postmaster_start_time() OR o.table_identity <> o.tableoid
-          """)
-        return try session.query("SELECT actor FROM hub.office").int64(0, 0)
-      }
-    }
-    state.withLock { $0.office?.incarnation = actor }
-    return actor
-  }
 
   package func setPaused(_ paused: Bool) async throws(HubError) {
     try await control.perform { try $0.query("UPDATE hub.office SET paused = \(paused)") }

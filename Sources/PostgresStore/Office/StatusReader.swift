@@ -12,6 +12,8 @@ package struct OfficeStatus: Sendable {
     package var secondsSinceSeen: Double?
     /// Of the last `hub verify`.
     package var certificate: Certificate?
+    /// What it has yet to give back to a head that went back: `awaited`, `greeted`; nil: nothing.
+    package var recovery: String?
   }
 
   package var office: OfficeIdentity
@@ -24,6 +26,8 @@ package struct OfficeStatus: Sendable {
   package var isPendingExact: Bool
   package var lagSeconds: Double?
   package var isCatchingUp: Bool
+  /// The database went back in time, and has not got back yet what it lost.
+  package var isRecovering: Bool
   package var conflicts: Int64
   package var quarantined: Int64
   package var branches: [Branch]
@@ -61,7 +65,8 @@ package struct OfficeStatus: Sendable {
       note: runs ? daemon.string(0, 4) : nil, pending: slowest?.pending ?? 0,
       isPendingExact: slowest?.isPendingExact ?? true,
       lagSeconds: isConnected && !counts.bool(0, 3) ? 0 : counts.string(0, 2).flatMap { Double($0) },
-      isCatchingUp: counts.bool(0, 3), conflicts: counts.int64(0, 0), quarantined: counts.int64(0, 1),
+      isCatchingUp: counts.bool(0, 3), isRecovering: office.recovers || branches.contains { $0.recovery != nil },
+      conflicts: counts.int64(0, 0), quarantined: counts.int64(0, 1),
       branches: isHead ? branches : [], rowsSent: daemon.int64(0, 5), rowsApplied: daemon.int64(0, 6))
   }
 
@@ -70,10 +75,10 @@ package struct OfficeStatus: Sendable {
       """
       SELECT p.office, p.state, b.position, to_char(p.last_seen, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
         extract(epoch FROM now() - p.last_seen),
-        p.acked_number = coalesce((SELECT max(number) FROM hub.batch), 0)
+        p.recovery
       FROM hub.peer p LEFT JOIN hub.batch b ON b.number = p.acked_number AND b.id = p.acked_id
       UNION ALL
-      SELECT i.office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, true FROM hub.invite i
+      SELECT i.office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, NULL FROM hub.invite i
       WHERE used_at IS NULL AND NOT reusable AND expires_at > now()
         AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.office = i.office AND p.state <> 'removed')
       GROUP BY i.office
@@ -91,7 +96,8 @@ package struct OfficeStatus: Sendable {
       }
       return Branch(
         name: rows.text(i, 0), state: state, pending: counted.0, isPendingExact: counted.1,
-        lastSeen: rows.string(i, 3), secondsSinceSeen: seconds, certificate: certificates[rows.text(i, 0)])
+        lastSeen: rows.string(i, 3), secondsSinceSeen: seconds, certificate: certificates[rows.text(i, 0)],
+        recovery: rows.string(i, 5))
     }
   }
 
@@ -125,7 +131,7 @@ package struct OfficeStatus: Sendable {
         .fields(["lag_seconds": lagSeconds.map { .number($0) } ?? .null, "catching_up": .bool(isCatchingUp)])),
       .init("conflicts", .integer(conflicts)), .init("quarantined", .integer(quarantined)),
       .init("rows_sent", .integer(rowsSent)), .init("rows_applied", .integer(rowsApplied)),
-      .init("note", JSONValue(note)),
+      .init("note", JSONValue(note)), .init("recovering", .bool(isRecovering)),
     ]
     if office.role == .head {
       members.append(.init("branches", .array(branches.map(\.json))))
@@ -155,6 +161,7 @@ extension OfficeStatus.Branch {
       "id": .string(name), "name": .string(name), "state": .string(state), "pending": .integer(pending),
       "pending_exact": .bool(isPendingExact), "last_seen": JSONValue(lastSeen),
       "verified": certificate?.json ?? .null,
+      "recovery": JSONValue(recovery),
     ])
   }
 }

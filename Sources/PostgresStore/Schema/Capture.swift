@@ -128,7 +128,8 @@ package enum Capture {
 
   /// Once a statement: the actor that may name writes, the clock and the transaction.
   private static let office = """
-    (SELECT CASE WHEN o.tableoid = o.table_identity AND o.server_started = pg_postmaster_start_time() THEN o.actor
+    (SELECT CASE WHEN o.tableoid = o.table_identity AND o.server_started = pg_postmaster_start_time()
+        AND o.place = pg_relation_filepath(o.tableoid) THEN o.actor
       ELSE hub.current_actor() END AS own, \(now) AS clock, pg_current_xact_id() AS xact
       FROM hub.office o OFFSET 0) AS c
     """

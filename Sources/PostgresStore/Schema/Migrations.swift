@@ -230,5 +230,22 @@ package enum Migrations {
       table_name text NOT NULL, key jsonb NOT NULL, since timestamptz NOT NULL DEFAULT now(), vector bigint[] NOT NULL);
     CREATE UNIQUE INDEX ON hub.held (table_name, jsonb_hash_extended(key, 0), jsonb_hash_extended(key, 1));
     """#,
+    #"""
+    -- Where the table's file is: CREATE DATABASE ... TEMPLATE copies everything else of the validity token.
+    -- `shown` counts what other offices saw outside of batches; `epoch` who served the office; `recovers`: this
+    -- database went back, and has not got back yet what it lost.
+    ALTER TABLE hub.office ADD place text NOT NULL DEFAULT pg_relation_filepath('hub.office'),
+      ADD shown bigint NOT NULL DEFAULT 0, ADD epoch bigint NOT NULL DEFAULT 0,
+      ADD recovers bool NOT NULL DEFAULT false;
+    -- Of a branch, at a head that went back: 'awaited', 'greeted', or NULL when it has given everything back.
+    ALTER TABLE hub.peer ADD recovery text;
+    CREATE OR REPLACE FUNCTION hub.current_actor() RETURNS bigint LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path = pg_catalog AS $$
+      SELECT CASE WHEN o.tableoid = o.table_identity AND o.server_started = pg_postmaster_start_time()
+          AND o.place = pg_relation_filepath(o.tableoid) THEN o.actor
+        ELSE hashtextextended(pg_postmaster_start_time()::text || ' ' || o.tableoid::text || ' '
+          || pg_relation_filepath(o.tableoid), o.actor) & 9223372036854775807 END
+      FROM hub.office o $$;
+    """#,
   ]
 }

@@ -37,10 +37,12 @@ package enum Handshake {
     package var start: BatchReference
     /// Head's last batch.
     package var last: BatchReference
+    /// Head went back, and does not have again yet what it once got from, or gave to, this branch.
+    package var recovers: Bool
 
     package init(
       nonce: Nonce, session: SessionID, have: BatchReference, headSession: SessionID, start: BatchReference,
-      last: BatchReference
+      last: BatchReference, recovers: Bool = false
     ) {
       self.nonce = nonce
       self.session = session
@@ -48,6 +50,7 @@ package enum Handshake {
       self.headSession = headSession
       self.start = start
       self.last = last
+      self.recovers = recovers
     }
   }
 
@@ -104,42 +107,64 @@ package struct GreetingMachine: Sendable {
 
   /// What was sent before the hello has reached head by now or is lost; what was sent after it is behind it. A
   /// number is never used twice, also when head knows of a higher one.
+  ///
+  /// A head that went back gets what came from it, too: whatever this office had applied before it made the batch where
+  /// head stands, head had before it applied that batch; so all that head lost is new here since then.
+  ///
   package func welcomeArrived(
     _ welcome: Handshake.Welcome, inbound: InboundStream, outbound: OutboundStream
   ) -> Action {
     guard let hello = awaited, hello.nonce == welcome.nonce else { return .ignore }
-    // Head knows where this office stood, so it knows where the office has come since.
-    let at = welcome.start == hello.at ? inbound.position.at : welcome.start
+    // Head knows where this office stood, so it knows where the office has come since, unless it has begun anew: then
+    // it may have gone back to just where this office stood.
+    let knowsNow = welcome.start == hello.at && welcome.headSession == inbound.position.session
+    let at = knowsNow ? inbound.position.at : welcome.start
     let position = inbound.welcomed(session: welcome.headSession, at: at)
     let goesOn = welcome.session == outbound.session && welcome.have == hello.last
+    let hasAll = !welcome.recovers && (goesOn || welcome.have == outbound.last)
     return .adopt(
       Handshake.Adoption(
         session: welcome.session, inbound: position, last: max(outbound.last, welcome.have),
         acknowledged: welcome.have,
-        resendFrom: goesOn || welcome.have == outbound.last ? nil : welcome.have,
+        resendFrom: hasAll ? nil : welcome.have,
         pulls: position.catchUp != nil || position.at < welcome.last))
   }
 
   package mutating func adopted() { awaited = nil }
+
+  /// The database is another one now: what was said of it does not hold.
+  package mutating func forgot() { awaited = nil }
 }
 
 /// Head: answers hellos. A session goes on where head stands inside that very session's stream; and a hello that
 /// arrives twice gets one session, or its copy would end the first.
 package struct ReceptionMachine: Sendable {
   private var answered: [String: (nonce: Nonce, session: SessionID)] = [:]
+  /// Stored whenever it changes.
+  package private(set) var recovery: RecoveryMachine
 
-  package init() {}
+  package init(recovery: RecoveryMachine = RecoveryMachine()) { self.recovery = recovery }
 
-  /// The welcome, and the position to store before it is sent. `known`: the branch's position is recorded here.
+  /// A whole batch was applied. Returns whether that was what head had lost.
+  package mutating func applied(from office: String) -> Bool { recovery.applied(from: office) }
+
+  /// The welcome, and the position to store before it is sent.
+  ///
+  /// - Parameters:
+  ///   - known: the branch's position is recorded here.
+  ///   - isSame: the branch is the incarnation that greeted before. What another one sent under the session, and is on
+  ///     its way, belongs to a stream that this one does not know.
   package mutating func helloArrived(
     _ hello: Handshake.Hello, from office: String, known: Bool, inbound: InboundPosition,
     last: BatchReference,
-    headSession: SessionID, fresh: SessionID
+    headSession: SessionID, fresh: SessionID, isSame: Bool = true
   ) -> (welcome: Handshake.Welcome, inbound: InboundPosition) {
+    recovery.greeted(office, knowsPosition: known)
+    let isSame = isSame && !recovery.needsNewSession(office)
     var session = fresh
     if let given = answered[office], given.nonce == hello.nonce {
       session = given.session
-    } else if let theirs = hello.session, theirs == inbound.session, hello.last >= inbound.at {
+    } else if isSame, let theirs = hello.session, theirs == inbound.session, hello.last >= inbound.at {
       session = theirs
     }
     answered[office] = (hello.nonce, session)
@@ -147,9 +172,12 @@ package struct ReceptionMachine: Sendable {
     position.session = session
     let welcome = Handshake.Welcome(
       nonce: hello.nonce, session: session, have: inbound.at, headSession: headSession,
-      start: known ? hello.at : .origin, last: last)
+      start: known ? hello.at : .origin, last: last, recovers: recovery.needsNewSession(office))
     return (welcome, position)
   }
 
-  package mutating func left(_ office: String) { answered[office] = nil }
+  package mutating func left(_ office: String) {
+    answered[office] = nil
+    recovery.left(office)
+  }
 }

@@ -21,6 +21,9 @@ package struct OutboundStream: Sendable {
   /// The next batch to be read goes on top of this instead of `last`, and is read from its position, with the rows that once
   /// came from the receiver: what the receiver misses. It is sent even if it has no rows.
   package private(set) var resendFrom: BatchReference?
+  /// Handshakes so far. What was read before one that asks to send again does not answer it, even if it begins at the
+  /// same batch: it lacks what came from the receiver.
+  package private(set) var adoptions = 0
 
   package init(
     session: SessionID?, last: BatchReference, acknowledged: [String: BatchReference]
@@ -32,9 +35,10 @@ package struct OutboundStream: Sendable {
 
   /// The header of a new batch. `base`: the batch from whose position its rows were read, as `base` said before the
   /// reading began: a request that comes meanwhile is not what this batch answers. A number is never used twice, also
-  /// not for what is sent again. nil before a session is agreed on.
-  package func nextHeader(id: Int64, after base: BatchReference) -> BatchHeader? {
-    guard let session else { return nil }
+  /// not for what is sent again. nil before a session is agreed on, or when a
+  /// handshake since `adoptions` asks for more.
+  package func nextHeader(id: Int64, after base: BatchReference, adoptions: Int? = nil) -> BatchHeader? {
+    guard let session, resendFrom == nil || adoptions ?? self.adoptions == self.adoptions else { return nil }
     return BatchHeader(
       session: session, reference: BatchReference(number: last.following(by: 1), id: id),
       previous: base)
@@ -87,6 +91,7 @@ package struct OutboundStream: Sendable {
     welcomed(
       session: adoption.session, receiver: office, standsAt: adoption.acknowledged, last: max(last, adoption.last))
     resendFrom = adoption.resendFrom
+    adoptions += 1
   }
 
   /// Batches that not even the quickest receiver has acknowledged; 0 without receivers.

@@ -9,7 +9,10 @@ extension Ledger {
     }
     var quarantined = WriteSet()
     for (_, row) in head.inbox.quarantined { quarantined.formUnion(row.truth) }
-    for index in writes.indices where writes[index].isCommitted && !quarantined.contains(index) {
+    for index in writes.indices
+    where writes[index].isCommitted && !quarantined.contains(index)
+      && !writes[index].isLost
+    {
       let write = writes[index]
       guard let copy = rows[write.key], copy.truth.contains(index) else {
         fail(.accounted, "write \(index) of key \(write.key) never arrived")

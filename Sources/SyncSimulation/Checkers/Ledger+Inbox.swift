@@ -40,6 +40,8 @@ extension World {
   /// A branch has the entries of head's log in which a write of its own won or lost, each as it was reviewed last; and
   /// those about what it only sent.
   func logDifference(_ branch: Office) -> String? {
+    // The log is as old as its database.
+    guard restores == 0 else { return nil }
     for (id, entry) in head.database.inbox.log.enumerated() {
       let isConcerned = [Side.local, .incoming].contains {
         entry.conflict.conflict.version(of: $0).dot.actor == branch.database.actor

@@ -17,6 +17,8 @@ struct Ledger {
     /// Head's own decision: it excuses nothing that it overwrites.
     var isArbitration = false
     var isCommitted = false
+    /// A database that went back was the only one that had it.
+    var isLost = false
   }
 
   struct RegisterName: Hashable {
@@ -29,7 +31,7 @@ struct Ledger {
     var column: Int
   }
 
-  private(set) var writes: [Write] = []
+  var writes: [Write] = []
   private(set) var owner: [RegisterName: Int] = [:]
   /// What a row was inserted with, by the dot of its `alive`.
   var inserted: [Dot: Int] = [:]
@@ -45,7 +47,7 @@ struct Ledger {
   /// The same value written twice: one write stands for the other.
   private(set) var aliases: [ColumnWrite: [Int]] = [:]
   /// By transaction, the last write of each key.
-  private(set) var transactions: [[(key: Int, write: Int)]] = []
+  var transactions: [[(key: Int, write: Int)]] = []
   private(set) var violation: Violation?
   private(set) var conflicts = 0
 

@@ -152,7 +152,7 @@ final class ApplyAttempt {
   }
 
   private func revive(_ key: Int, _ image: Copy, _ dead: Copy, deletedNow: Bool) -> Bool {
-    let arbiter = Arbiter(dot: office.database.nextDot(), now: office.clock(world))
+    let arbiter = Arbiter(dot: office.database.nextDot(server: office.server), now: office.clock(world))
     let merged = arbiter.revived(image.state, over: dead.state, deletedNow: deletedNow)
     let planned = PlannedRow(
       row: TravellingRow(key: key, state: image.state, truth: image.truth), outcome: .merged(merged), arbiter: arbiter,

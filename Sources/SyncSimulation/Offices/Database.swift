@@ -33,7 +33,9 @@ struct Transaction {
 
 /// An office's PostgreSQL: what a commit makes durable, and the transactions that are open.
 struct Database {
-  let actor: ActorID
+  /// Names writes while the server runs that `token` says; under another one a derived actor does.
+  var actor: ActorID
+  var token = 0
   var n: Int64 = 0
   var nextTransaction = 1
   var open: [Transaction] = []
@@ -45,9 +47,13 @@ struct Database {
   /// The positions that batches led to.
   var chain: [BatchReference: FeedPosition] = [.origin: .zero]
   var last: BatchReference = .origin
+  var shown: Int64 = 0
   var session: SessionID?
   var inbound: [String: InboundPosition] = [:]
   var acknowledged: [String: BatchReference] = [:]
+  /// Head: the incarnation of each branch that greeted last, and who has to give back what head lost.
+  var incarnations: [String: ActorID] = [:]
+  var recovery = RecoveryMachine()
   /// Parts of unfinished batches; an unlogged table, emptied by a crash of the server.
   var staged: [String: (batch: BatchReference, parts: [[TravellingRow]])] = [:]
 
@@ -73,9 +79,16 @@ struct Database {
     return nextTransaction - 1
   }
 
-  mutating func nextDot() -> Dot {
+  /// What names a write made while server `start` runs.
+  mutating func nextDot(server start: Int) -> Dot {
     n += 1
-    return Dot(actor: actor, n: n)
+    return Dot(actor: writer(server: start), n: n)
+  }
+
+  func writer(server start: Int) -> ActorID {
+    guard token != start else { return actor }
+    var derived = SplitMix64(seed: Int(truncatingIfNeeded: actor.rawValue) &+ start &* 7919)
+    return ActorID(rawValue: derived.identifier())
   }
 
   /// Batch records that no receiver needs any more go.

@@ -40,7 +40,7 @@ extension Office {
   private func write(_ key: Int, as images: [RowImage<Int>], in index: Int, _ world: World) -> Bool {
     let known = database.open[index].rows[key] ?? database.rows[key].map { ($0.state, $0.truth) }
     var truth = known?.1 ?? WriteSet()
-    let (dot, now) = (database.nextDot(), clock(world))
+    let (dot, now) = (database.nextDot(server: server), clock(world))
     let before = known?.0
     let row: RowState<Int>?
     switch (before?.isAlive ?? false, images.last) {

@@ -40,14 +40,16 @@ extension Office {
   }
 
   /// Head's side.
-  func welcome(_ hello: Handshake.Hello, _ office: String, _ world: World) {
+  func welcome(_ hello: Handshake.Hello, _ office: String, _ incarnation: ActorID, _ world: World) {
     guard var process, let headSession = database.session, let stream = process.inbound[office] else {
       return
     }
     let (welcome, position) = process.reception.helloArrived(
       hello, from: office, known: database.chain[hello.at] != nil, inbound: stream.position,
       last: database.last, headSession: headSession,
-      fresh: SessionID(rawValue: world.random.identifier()))
+      fresh: SessionID(rawValue: world.random.identifier()), isSame: database.incarnations[office] == incarnation)
+    database.recovery = process.reception.recovery
+    database.incarnations[office] = incarnation
     process.inbound[office]?.committed(position)
     process.outbound.welcomed(
       session: headSession, receiver: office, standsAt: welcome.start, last: database.last)
@@ -59,7 +61,8 @@ extension Office {
   }
 
   func welcomed(_ welcome: Handshake.Welcome, _ world: World) {
-    guard let process else { return }
+    guard let process, process.greeting.awaited?.nonce == welcome.nonce else { return }
+    if isForked(by: welcome, world) { return }
     perform(
       process.greeting.welcomeArrived(welcome, inbound: streamOfHead, outbound: process.outbound), world)
   }

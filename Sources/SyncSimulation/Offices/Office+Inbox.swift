@@ -63,7 +63,7 @@ extension Office {
 
   private func absorb(_ refused: TravellingRow, isDiscarded: Bool, _ world: World) {
     let (key, local) = (refused.key, database.rows[refused.key])
-    let arbiter = Arbiter(dot: database.nextDot(), now: clock(world))
+    let arbiter = Arbiter(dot: database.nextDot(server: server), now: clock(world))
     guard
       let row = arbiter.absorbed(
         refused.state, over: local?.state, granularity: world.scenario.policy.granularity)

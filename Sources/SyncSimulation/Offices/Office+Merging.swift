@@ -55,7 +55,7 @@ struct PlannedRow {
 extension Office {
   func plan(_ row: TravellingRow, _ world: World) -> PlannedRow {
     let local = database.rows[row.key]
-    let arbiter = isHead ? Arbiter(dot: database.nextDot(), now: clock(world)) : nil
+    let arbiter = isHead ? Arbiter(dot: database.nextDot(server: server), now: clock(world)) : nil
     let answer = world.functionAnswer()
     let outcome = merge(
       local: local?.state, incoming: row.state, policy: world.scenario.policy, arbiter: arbiter,
@@ -89,8 +89,10 @@ extension Office {
       world.ledger.merged(
         merged, local: local, incoming: row, key: row.key, arbiter: planned.arbiter, truth: &truth)
     }
+    if let held = database.held[row.key], outcome.isSettled, world.ledger.covers(held, truth) {
+      database.held[row.key] = nil
+    }
     if let stored = planned.result {
-      if database.held[row.key]?.isSubset(of: truth) ?? false { database.held[row.key] = nil }
       replace(row.key, Copy(state: stored, truth: truth, transaction: transaction, isEcho: false))
     }
     switch FeedMark.of(outcome, local: local?.state, incoming: row.state, atHead: isHead) {
@@ -118,5 +120,12 @@ extension World {
       return .values(Dictionary(uniqueKeysWithValues: (0..<scenario.registers).map { ($0, random.int(0...9)) }))
     }
     return .values(constraints.values(scenario, parents: Array(0..<scenario.keys), &random))
+  }
+}
+
+extension MergeOutcome {
+  /// The row is in conflict no more.
+  fileprivate var isSettled: Bool {
+    if case .held = self { false } else { true }
   }
 }

@@ -5,7 +5,7 @@ extension Office {
   /// Does the next step; false when there was nothing to do.
   @discardableResult
   func publishStep(_ world: World) -> Bool {
-    guard process != nil, isOnline, database.session != nil else { return false }
+    guard process?.outbound.session != nil, isOnline else { return false }
     if process?.publication != nil {
       publishPart(world)
       return true
@@ -29,7 +29,8 @@ extension Office {
       guard process.pace.mayPublish(at: world.now, unacknowledged: unacknowledged) else { return false }
     }
     if !rows.isEmpty || isResend {
-      self.process?.scan = scan(base, position, rows)
+      let next = scan(base, position, rows)
+      self.process?.scan = next
       return true
     }
     self.process?.lookedAt = position
@@ -37,7 +38,9 @@ extension Office {
   }
 
   private func scan(_ base: BatchReference, _ position: FeedPosition, _ rows: [TravellingRow]) -> Scan {
-    Scan(base: base, position: position, rows: rows, applied: isHead ? nil : applied(of: Broker.headQueue))
+    Scan(
+      base: base, adoptions: process?.outbound.adoptions ?? 0, position: position, rows: rows,
+      applied: isHead ? nil : applied(of: Broker.headQueue))
   }
 
   private func foundNothing(_ position: FeedPosition, _ world: World) -> Bool {
@@ -51,7 +54,8 @@ extension Office {
     switch action {
     case .beat(let asks): beat(asks: asks, world)
     case .emptyBatch:
-      self.process?.scan = scan(process.outbound.base, position, [])
+      let next = scan(process.outbound.base, position, [])
+      self.process?.scan = next
       return true
     case nil: break
     }
@@ -65,10 +69,10 @@ extension Office {
   }
 
   private func record(_ world: World) {
-    guard let scan = process?.scan,
-      let header = process?.outbound.nextHeader(id: world.random.identifier(), after: scan.base)
-    else { return }
+    guard let scan = process?.scan else { return }
     process?.scan = nil
+    let id = world.random.identifier()
+    guard let header = process?.outbound.nextHeader(id: id, after: scan.base, adoptions: scan.adoptions) else { return }
     database.chain[header.reference] = scan.position
     database.last = header.reference
     process?.outbound.recorded(header)
@@ -76,6 +80,7 @@ extension Office {
     process?.pace.recordedBatch(at: world.now, applied: scan.applied?.reference)
     world.note("\(name) records \(header.text), \(scan.rows.count) rows")
     if dies(at: .recordedNotPublished, world) { return }
+    writeHostRecord()
     let parts = scan.rows.parts(of: world.scenario.partRows)
     process?.publication = Publication(header: header, parts: parts, applied: scan.applied)
   }
@@ -109,6 +114,8 @@ extension Office {
     let rows = database.read(since: database.chain[from] ?? .zero, echoes: true).filter { $0.key >= after }
     let given = Array(rows.prefix(world.scenario.windowRows))
     let parts = given.parts(of: world.scenario.windowPartRows)
+    database.shown += 1
+    writeHostRecord()
     for (index, part) in parts.enumerated() {
       let isLast = index == parts.count - 1
       after = part.last.map { UInt8($0.key + 1) } ?? after

@@ -6,9 +6,16 @@ extension Office {
     let office = message.sender
     guard process != nil, !isHead || world.isMember(office) else { return .done }
     if database.inbound[office] == nil { meet(office) }
+    if isHead, let known = database.incarnations[office], known != message.incarnation {
+      // Another incarnation than the one that greeted: it has to greet first.
+      guard case .hello = message.payload else {
+        if let session = message.session { refuse(session, office, world) }
+        return .done
+      }
+    }
     switch message.payload {
     case .hello(let hello):
-      welcome(hello, office, world)
+      welcome(hello, office, message.incarnation, world)
       conflictsArrived(message.entriesAt, at: office, greeting: true, world)
     case .welcome(let welcome): welcomed(welcome, world)
     case .rehello(let session): rehello(session, world)
@@ -90,6 +97,7 @@ extension Office {
     world.checkWhole(self)
     if dies(at: .appliedNotAcknowledged, world) { return .crashed }
     process?.inbound[office]?.committed(next)
+    if process?.reception.applied(from: office) ?? false { recovered(office, world) }
     forgetAnswered(office)
     process?.assemblies[office]?.reset()
     if isHead, let applied { acknowledged(applied, office) }

@@ -22,6 +22,12 @@ final class Office {
   var database: Database
   var process: Process?
   var isOnline = true
+  /// Of the database server and of the host's kernel: drawn anew when they start.
+  var server = 0
+  var boot = 0
+  /// The host's file beside the database.
+  var hostRecord: HostRecord?
+  var backups: [Backup] = []
   /// Wants to leave: its applications write no more.
   var isLeaving = false
 
@@ -44,26 +50,30 @@ final class Office {
   /// hub starts from what is durable. Head may keep its session or draw another; a branch may resume its session
   /// without a handshake.
   func start(_ world: World) {
-    if isHead, database.session == nil || world.random.chance(50) {
+    let isSameServer = database.token == server
+    let lineage = prepare(world)
+    if isHead, database.session == nil || !isSameServer || world.random.chance(50) {
       database.session = SessionID(rawValue: world.random.identifier())
     }
-    process = Process(database, session: database.session, now: world.now)
-    if !isHead, database.session == nil || world.random.chance(60) { greet(world) }
+    let session = lineage.needsNewSession ? isHead ? database.session : nil : database.session
+    process = Process(database, session: session, lineage: lineage, now: world.now)
+    if !isHead, session == nil || !isSameServer || world.random.chance(60) { greet(world) }
   }
 
   /// hub is killed; with the server, transactions that are open and unlogged tables are gone too.
   func crash(server: Bool, _ world: World) {
     world.note("\(name) \(server ? "server" : "hub") crashes")
     process = nil
-    if server { database.crash() }
+    if server { restartServer(world) }
   }
 
   /// The server alone crashes: what was being read is lost, hub goes on with what it remembers.
   func crashServer(_ world: World) {
     world.note("\(name) server restarts")
-    database.crash()
+    restartServer(world)
     process?.scan = nil
     process?.publication = nil
+    if process != nil { renew(world) }
   }
 
   /// Dies here if the schedule says so.
@@ -79,7 +89,8 @@ final class Office {
   func send(_ payload: Payload, to receiver: String? = nil, _ world: World) {
     guard isOnline else { return }
     let receivers = isHead ? receiver.map { [$0] } ?? world.branches.map(\.name) : [Broker.headQueue]
-    world.broker.publish(payload, from: name, to: receivers, entriesAt: database.inbox.entriesAt)
+    world.broker.publish(
+      payload, from: name, database.actor, to: receivers, entriesAt: database.inbox.entriesAt)
     world.note("\(name) sends \(payload.summary) to \(receivers)")
   }
 

@@ -3,6 +3,7 @@ import SyncCore
 /// The rows of the next batch, read at one snapshot, not yet recorded.
 struct Scan {
   var base: BatchReference
+  var adoptions: Int
   var position: FeedPosition
   var rows: [TravellingRow]
   /// What this office had applied when the rows were read.
@@ -28,6 +29,7 @@ struct Process {
   var publication: Publication?
   /// A look found nothing up to here.
   var lookedAt: FeedPosition?
+  var lineage = Lineage.continued
 
   var quarantine = QuarantineMachine()
 
@@ -43,7 +45,9 @@ struct Process {
   /// The newest request of each branch.
   var pulls: [String: Pull] = [:]
 
-  init(_ database: Database, session: SessionID?, now: Duration) {
+  init(_ database: Database, session: SessionID?, lineage: Lineage, now: Duration) {
+    self.lineage = lineage
+    reception = ReceptionMachine(recovery: database.recovery)
     outbound = OutboundStream(
       session: session, last: database.last, acknowledged: database.acknowledged)
     pace = PaceMachine(now: now)

@@ -38,9 +38,21 @@ struct Message {
   /// Tells copies of one message apart from other messages.
   var serial: Int
   var sender: String
+  var incarnation: ActorID
   var payload: Payload
   /// Of a branch's hello and beat: the last entry of the conflict log that it has.
   var entriesAt: Int64
+
+  /// What it was sent under.
+  var session: SessionID? {
+    switch payload {
+    case .hello, .welcome, .rehello, .pull, .conflicts, .restate, .restated: nil
+    case .batch(let header, _, _, _, _): header.session
+    case .acknowledgement(let position): position.session
+    case .beat(let session, _, _, _): session
+    case .window(let header, _): header.session
+    }
+  }
 }
 
 /// Queues that keep order but lose, repeat and forget.
@@ -62,7 +74,7 @@ struct Broker {
 
   /// To one queue, or to all of the branches; drop-head when a queue is full.
   mutating func publish(
-    _ payload: Payload, from sender: String, to receivers: [String], entriesAt: Int64 = 0
+    _ payload: Payload, from sender: String, _ incarnation: ActorID, to receivers: [String], entriesAt: Int64 = 0
   ) {
     serial += 1
     if case .batch(_, _, _, let rows, _) = payload {
@@ -72,7 +84,9 @@ struct Broker {
       controlSent[sender, default: 0] += 1
     }
     for receiver in receivers where queues[receiver] != nil {
-      queues[receiver]?.append(Message(serial: serial, sender: sender, payload: payload, entriesAt: entriesAt))
+      queues[receiver]?.append(
+        Message(
+          serial: serial, sender: sender, incarnation: incarnation, payload: payload, entriesAt: entriesAt))
       if queues[receiver]?.count ?? 0 > messagesMax { queues[receiver]?.removeFirst() }
     }
   }

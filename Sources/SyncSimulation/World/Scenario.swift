@@ -3,7 +3,7 @@ import SyncCore
 /// What kind of world a seed is: its tables' rules, its sizes and what may go wrong in it.
 struct Scenario: Sendable {
   enum Fault: CaseIterable, Sendable {
-    case loss, duplication, wipe, crash, members, outage, locks
+    case loss, duplication, wipe, crash, members, outage, locks, restore
   }
 
   var policy: Policy
@@ -45,7 +45,7 @@ struct Scenario: Sendable {
     windowPartRows = random.pick([1, 9])
     queueMessagesMax = random.pick([3, 6, 1000, 1000])
     faults = []
-    for fault in Fault.allCases where random.chance(55) { faults.append(fault) }
+    for fault in Fault.allCases where fault != .restore && random.chance(55) { faults.append(fault) }
     steps = random.int(40...220)
     clocksAreWrong = random.chance(20)
     watchesSilence = random.chance(30)

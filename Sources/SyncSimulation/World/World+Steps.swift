@@ -27,6 +27,7 @@ extension World {
     case let dice: misfortune(dice - 930, office)
     }
     if scenario.hasPeople, random.chance(5) { personActs(office) }
+    if scenario.faults.contains(.restore) { disaster() }
     for branch in branches where branch.isLeaving { leaveIfDone(branch) }
   }
 

@@ -4,19 +4,31 @@ import SyncCore
 final class World {
   let scenario: Scenario
   var random: SplitMix64
+  var disasters: SplitMix64
   var broker: Broker
   var ledger = Ledger()
   var now: Duration = .zero
   let head: Office
   private(set) var branches: [Office] = []
   private var names = 0
+  var starts = 0
+  /// Databases that were put back.
+  var restores = 0
+  /// Batches of head up to this number were made while it recovered: of a transaction that one branch gave back in part,
+  /// because it held a row, the rest may come from another.
+  var recoveredThrough: Int64 = -1
   /// The process that reaches this point dies there.
   var crashPoint: CrashPoint?
   var trace: [String]?
 
   init(seed: Int, traces: Bool) {
     random = SplitMix64(seed: seed)
-    scenario = Scenario(&random)
+    var scenario = Scenario(&random)
+    // Of a generator of its own: a schedule without restored databases is what it was before there were any.
+    disasters = SplitMix64(seed: seed &* 31 &+ 17)
+    // Quarantine and the conflict log are as old as their database; what they come to then is not looked at.
+    if scenario.constraints == nil, !scenario.hasPeople, disasters.chance(90) { scenario.faults.append(.restore) }
+    self.scenario = scenario
     broker = Broker(messagesMax: scenario.queueMessagesMax)
     if traces { trace = ["\(scenario)"] }
     head = Office(
@@ -53,13 +65,14 @@ final class World {
 
   /// A branch departs once head has everything that it wrote.
   func leaveIfDone(_ branch: Office) {
-    guard branch.isLeaving, branch.hasSentEverything, branch.database.open.isEmpty else { return }
+    guard branch.isLeaving, branch.hasSentEverything, branch.database.open.isEmpty, mayLeave(branch) else { return }
     note("\(branch.name) leaves")
     branches.removeAll { $0 === branch }
     broker.delete(branch.name)
     head.database.acknowledged[branch.name] = nil
     head.database.inbound[branch.name] = nil
     head.database.staged[branch.name] = nil
+    head.database.recovery.left(branch.name)
     head.process?.outbound.left(branch.name)
     head.process?.reception.left(branch.name)
     head.process?.inbound[branch.name] = nil
@@ -95,7 +108,7 @@ final class World {
 
   func checkWhole(_ office: Office) {
     let isCatchingUp = office.database.inbound.values.contains(where: \.isCatchingUp)
-    guard office.isHead || !isCatchingUp else { return }
+    guard office.isHead || !isCatchingUp, !isRecovering(office) else { return }
     if let half = ledger.half(in: office.database) { ledger.fail(.whole, "\(office.name): \(half)") }
   }
 }

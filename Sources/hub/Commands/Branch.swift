@@ -211,6 +211,9 @@ struct OfficeDaemon: Service {
         guard try await runner.lock() else {
           if !isStandby { logger.notice("another hub serves this office: waiting as a hot standby") }
           isStandby = true
+          if try await runner.store.endSilentHolder() {
+            logger.warning("the hub that serves this office has done nothing for a minute: taking its place")
+          }
           await runner.store.close()
           try await Task.sleep(for: .seconds(1))
           continue

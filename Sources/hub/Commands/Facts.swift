@@ -17,6 +17,10 @@ struct Status: ParsableCommand {
     if let error = status.brokerError, !status.isConnected { print("  broker: not connected: \(error)") }
     if status.isConnected { print("  broker: connected\(status.isBlocked ? ", blocked by an alarm there" : "")") }
     if status.isCatchingUp { print("  catching up") }
+    if status.isRecovering {
+      let awaited = status.branches.filter { $0.recovery != nil }.map(\.name).joined(separator: ", ")
+      print("  recovering: this database went back in time\(awaited.isEmpty ? "" : "; not yet back from \(awaited)")")
+    }
     print("  outgoing: \(status.isPendingExact ? "" : "more than ")\(status.pending) rows pending")
     print("  incoming: \(status.lagSeconds.map { "lag \(Int($0)) s" } ?? "lag unknown")")
     print("  conflicts \(status.conflicts), quarantined \(status.quarantined)")

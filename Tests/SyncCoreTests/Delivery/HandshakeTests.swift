@@ -72,6 +72,34 @@ struct HandshakeTests {
     #expect(adoption.resendFrom == reference(4))
   }
 
+  /// Believed: a head that knows where the branch stood at its hello knows where it came since. A head that was put back
+  /// to just that batch does not: the branch stood still for ever at a batch that nobody had.
+  @Test func aHeadThatBeganAnewDoesNotKnowWhereTheBranchCameSinceItsHello() {
+    let greeting = greeted(inbound: inbound(at: 3, session: SessionID(rawValue: 80)), outbound: outbound(last: 2))
+    let action = greeting.welcomeArrived(
+      welcome(have: 2, start: 3, last: 3), inbound: inbound(at: 7, session: SessionID(rawValue: 80)),
+      outbound: outbound(last: 2))
+    guard case .adopt(let adoption) = action else {
+      Issue.record("not adopted")
+      return
+    }
+    #expect(adoption.inbound.at == reference(3))
+  }
+
+  @Test func aHeadThatWentBackIsSentAgainWhatFollowsAlsoIfThatIsNothingOfTheBranch() {
+    let greeting = greeted(inbound: inbound(at: 3), outbound: outbound(last: 2))
+    var recovers = welcome(have: 2, start: 3, last: 3)
+    recovers.recovers = true
+    guard
+      case .adopt(let adoption) = greeting.welcomeArrived(
+        recovers, inbound: inbound(at: 3), outbound: outbound(last: 2))
+    else {
+      Issue.record("not adopted")
+      return
+    }
+    #expect(adoption.resendFrom == reference(2))
+  }
+
   @Test func aWelcomeToAnotherHelloIsIgnored() {
     let greeting = greeted(inbound: inbound(at: 3), outbound: outbound(last: 4))
     var late = welcome(have: 4, start: 3, last: 3)
@@ -109,16 +137,18 @@ struct HandshakeTests {
   @Test func aSessionGoesOnWhereHeadStandsInsideIt() {
     var reception = ReceptionMachine()
     let position = InboundPosition(session: session, at: reference(4))
-    func answer(last: Int64, nonce: Int64) -> Handshake.Welcome {
+    func answer(last: Int64, nonce: Int64, known: Bool = true) -> Handshake.Welcome {
       reception.helloArrived(
         Handshake.Hello(
           nonce: Nonce(rawValue: nonce), session: session, at: reference(2), last: reference(last)),
-        from: "a", known: false, inbound: position, last: reference(6), headSession: headSession,
+        from: "a", known: known, inbound: position, last: reference(6), headSession: headSession,
         fresh: SessionID(rawValue: 11)
       ).welcome
     }
     #expect(answer(last: 4, nonce: 1).session == session)
     #expect(answer(last: 3, nonce: 2).session == SessionID(rawValue: 11))
-    #expect(answer(last: 4, nonce: 3).start == .origin)
+    // The branch stands where head has never been, or does not remember to have been: head went back.
+    let lost = answer(last: 4, nonce: 3, known: false)
+    #expect(lost.start == .origin && lost.recovers && lost.session == SessionID(rawValue: 11))
   }
 }

@@ -45,6 +45,19 @@ struct OutboundStreamTests {
     #expect(stream.nextHeader(id: 700, after: stream.base)?.previous == reference(6, 600))
   }
 
+  /// Believed: what builds on the batch that the handshake asks for answers it. What was read before the handshake lacks
+  /// the rows that came from a head which has lost them; it happened to begin at the same batch.
+  @Test func whatWasReadBeforeAHandshakeDoesNotAnswerIt() {
+    var stream = stream(last: 5, acknowledged: 5)
+    let before = stream.adoptions
+    stream.adopted(
+      Handshake.Adoption(
+        session: SessionID(rawValue: 9), inbound: InboundPosition(), last: reference(5), acknowledged: reference(5),
+        resendFrom: reference(5), pulls: false), receiver: "head")
+    #expect(stream.nextHeader(id: 600, after: reference(5), adoptions: before) == nil)
+    #expect(stream.nextHeader(id: 600, after: stream.base, adoptions: stream.adoptions)?.previous == reference(5))
+  }
+
   @Test func aBatchReadBeforeTheRequestDoesNotAnswerIt() {
     // Believed: recording any batch fulfils the request. Wrong: one that was being read when the request came builds on
     // the last batch, not on where the receiver stands.

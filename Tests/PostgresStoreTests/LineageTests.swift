@@ -1,0 +1,101 @@
+import HubEngine
+import SyncCore
+import Testing
+
+@testable import PostgresStore
+
+/// Databases that were put back, copied or loaded, and hubs that lost their office.
+@Suite struct LineageTests {
+  private func office() throws -> Office {
+    let office = try Office("branch", cluster: 2)
+    try office.application.script("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    try office.track([("public", "t")])
+    try office.application.script("INSERT INTO t VALUES (1, 'a')")
+    return office
+  }
+
+  private func store(_ office: Office) -> PostgresStore {
+    PostgresStore(url: office.database.url, coder: Drawer.coder)
+  }
+
+  @Test("S1: CREATE DATABASE TEMPLATE copies the server's start and the table's number, not where its file is")
+  func aCopyOnTheSameServerWritesUnderAnotherActor() throws {
+    let office = try office()
+    let name = office.database.name + "_copy"
+    let server = try Session(url: Servers.url(2), name: "hub-test")
+    // A template must have no other connection.
+    try server.script(
+      "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '\(office.database.name)'")
+    try server.script("CREATE DATABASE \(name) TEMPLATE \(office.database.name)")
+    defer { _ = try? server.script("DROP DATABASE IF EXISTS \(name) WITH (FORCE)") }
+    let copy = try Session(url: office.database.url.replacing(office.database.name, with: name), name: "hub-test")
+    let original = try office.database.connect()
+    let actor = try original.query("SELECT actor FROM hub.office").int64(0, 0)
+    #expect(try original.query("SELECT hub.current_actor()").int64(0, 0) == actor)
+    try copy.script("INSERT INTO public.t VALUES (2, 'b')")
+    #expect(try copy.query("SELECT actor FROM hub.v1 WHERE k1 = 2").int64(0, 0) != actor)
+  }
+
+  @Test("S1: after a load into another cluster transactions count from the beginning; no row may be taken for sent")
+  func positionsOfAnotherClusterAreForgotten() async throws {
+    let office = try office()
+    // As a dump leaves them: numbers of transactions that this cluster reaches years later, another table's number.
+    try office.hub.script(
+      """
+      UPDATE hub.v1 SET xid = '4000000000';
+      INSERT INTO hub.batch VALUES (7, 70, 0, '4000000001:4000000001:');
+      UPDATE hub.office SET table_identity = 1
+      """)
+    let before = try office.hub.query("SELECT hub.current_actor()").int64(0, 0)
+    let store = store(office)
+    #expect(try await !store.isValid())
+    try await store.take(.forked, isNew: false)
+    #expect(try await store.isValid())
+    #expect(try office.hub.query("SELECT actor FROM hub.office").int64(0, 0) == before)
+    let last = try await store.lastBatch()
+    #expect(last.number == 8, "a number is not given twice")
+    #expect(try await !store.knowsBatch(BatchReference(number: 7, id: 70)))
+    // Sent already or not: what follows the last position is what is written from now on.
+    try await store.reload()
+    _ = try await store.office()
+    let nothing = try await store.openFeed(since: nil, echoes: false, returns: false)
+    #expect(nothing == nil)
+    try office.application.script("INSERT INTO t VALUES (2, 'b')")
+    let part = try await store.openFeed(since: nil, echoes: false, returns: false)
+    #expect(part?.rows == 1)
+    await store.closeFeed()
+    let all = try await store.openFeed(since: .origin, echoes: true, returns: false)
+    #expect(all?.rows == 2)
+    await store.closeFeed()
+    await store.close()
+  }
+
+  @Test("S1: of a hub that lost its office no connection is left, and none is opened again")
+  func anEarlierHubDoesNotActAgain() async throws {
+    let office = try office()
+    let (old, new) = (store(office), store(office))
+    #expect(try await old.lockOffice())
+    _ = try await old.countShown()
+    #expect(try await !new.lockOffice())
+    // The server lost sight of the old hub's lock; the old hub does not know.
+    try office.hub.script(
+      """
+      SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'
+        AND (classid::bigint << 32 | objid::bigint) = \(PostgresStore.lockKey)
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      """)
+    var isTaken = false
+    for _ in 0..<200 where !isTaken {
+      isTaken = try await new.lockOffice()
+      if !isTaken { try await Task.sleep(for: .milliseconds(20)) }
+    }
+    #expect(isTaken)
+    for _ in 0..<3 {
+      await #expect(throws: HubError.self) { try await old.countShown() }
+      await #expect(throws: HubError.self) { try await old.saveSeen(["head"]) }
+    }
+    #expect(try await new.countShown() == 2)
+    await old.close()
+    await new.close()
+  }
+}
