@@ -97,6 +97,15 @@ package struct FeedPart: Sendable {
   package static let empty = FeedPart(blocks: [], rows: 0, cursor: [], isLast: true)
 }
 
+/// What the beginning of a scan found.
+package enum FeedOpening: Sendable {
+  case rows(FeedPart)
+  case nothing
+  /// The snapshot shows another catalogue, or other tables, than were loaded: rows would be passed over, or sent as of a
+  /// catalogue that the receiver does not have yet. `reload`, then again.
+  case stale
+}
+
 /// What applying came to.
 package struct AppliedCounts: Sendable, Equatable {
   package var written = 0
@@ -197,9 +206,11 @@ package protocol ChangeStore: VerifyStore {
   /// Looks without writing.
   func look() async throws(HubError) -> FeedState
   /// Opens a scan of what changed since the position of `previous` (nil: since the last scan of this process that
-  /// found nothing, or else the last batch) and returns its first part; nil: no rows, the scan is closed.
+  /// found nothing, or else the last batch) and reads its first part. `catalogueVersion`: what the rows will be sent under.
   /// `returns`: also the tables that only head writes, for a head that went back.
-  func openFeed(since previous: BatchReference?, echoes: Bool, returns: Bool) async throws(HubError) -> FeedPart?
+  func openFeed(
+    since previous: BatchReference?, echoes: Bool, returns: Bool, catalogueVersion: Int64
+  ) async throws(HubError) -> FeedOpening
   func nextFeedPart() async throws(HubError) -> FeedPart
   func closeFeed() async
   /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too.
@@ -207,7 +218,9 @@ package protocol ChangeStore: VerifyStore {
 
   /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key. `returning`: also what
   /// this office once sent of the tables that only branches write; its database went back.
-  func openWindow(from: BatchReference, cursor: [UInt8], returning: String?) async throws(HubError) -> FeedPart
+  func openWindow(
+    from: BatchReference, cursor: [UInt8], returning: String?, catalogueVersion: Int64
+  ) async throws(HubError) -> FeedOpening
   func nextWindowPart(rowsMax: Int) async throws(HubError) -> FeedPart
   func closeWindow() async
   /// Rows that a catch-up from here will bring, for progress.

@@ -44,7 +44,14 @@ extension OfficeService {
     guard let session = outbound.session else { return }
     // Before the window's snapshot: rows in both the window and the batch after the target do no harm.
     let target = outbound.last
-    var part = try await store.openWindow(from: start, cursor: cursor, returning: pull.recovers ? office : nil)
+    let opening = try await store.openWindow(
+      from: start, cursor: cursor, returning: pull.recovers ? office : nil, catalogueVersion: catalogue.version)
+    guard case .rows(var part) = opening else {
+      try await store.reload()
+      catalogueCache = nil
+      pulls.insert((office, pull), at: 0)
+      return
+    }
     // The window may show rows that no batch has shown: a database that goes back to before them must be known for it.
     try await countShown()
     if !part.isLast {

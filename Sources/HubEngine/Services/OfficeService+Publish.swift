@@ -41,9 +41,9 @@ extension OfficeService {
       logger.info("exchange \(look.isPaused ? "paused" : "resumed")")
     }
     if look.catalogueVersion != identity.catalogueVersion && isHead {
-      identity.catalogueVersion = look.catalogueVersion
       try await store.reload()
       catalogueCache = nil
+      identity.catalogueVersion = look.catalogueVersion
       lastSnapshot = ""
       try await show(try await currentCatalogue(), to: .branches)
     }
@@ -68,12 +68,21 @@ extension OfficeService {
     var since: BatchReference?
     if source.isResend { since = try await store.knowsBatch(source.base) ? source.base : .origin }
     // What is sent again includes rows that came from the receiver: it may have lost them.
-    let opened = try await store.openFeed(
-      since: since, echoes: source.isResend, returns: source.isResend && headRecovers)
-    if opened != nil { emptyLookAt = nil }
-    // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
-    if opened == nil && !source.isResend { return false }
-    try await send(opened ?? .empty, of: source)
+    let opening = try await store.openFeed(
+      since: since, echoes: source.isResend, returns: source.isResend && headRecovers,
+      catalogueVersion: identity.catalogueVersion)
+    switch opening {
+    case .stale:
+      try await store.reload()
+      lastSnapshot = ""
+    case .rows(let part):
+      emptyLookAt = nil
+      try await send(part, of: source)
+    case .nothing:
+      // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
+      guard source.isResend else { return false }
+      try await send(.empty, of: source)
+    }
     return true
   }
 

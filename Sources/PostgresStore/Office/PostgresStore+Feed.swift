@@ -19,40 +19,52 @@ extension PostgresStore {
   }
 
   package func openFeed(
-    since previous: BatchReference?, echoes: Bool, returns: Bool
-  ) async throws(HubError) -> FeedPart? {
+    since previous: BatchReference?, echoes: Bool, returns: Bool, catalogueVersion: Int64
+  ) async throws(HubError) -> FeedOpening {
     let scanned = previous == nil ? state.withLock { $0.scanned } : nil
-    let known = state.withLock { $0.signature }
-    let signature = try await feed.run { try Self.signature($0) }
-    if signature != known { try await reload() }
     let tables = sentTables(againstDirection: returns)
-    let partBytes = partBytes
-    let opened = try await feed.run { session -> (String, FeedPart?) in
-      session.rollBack()
-      try session.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-      do {
+    let (partBytes, signature) = (partBytes, state.withLock { $0.signature })
+    let opened = try await feed.run { session in
+      try Self.beginScan(session, catalogueVersion, signature) { session -> (String, FeedPart?) in
         let since = try scanned ?? Self.position(session, after: previous)
         if since.text != nil { try session.script("SET LOCAL enable_seqscan = off") }
         let snapshot = try session.query("SELECT pg_current_snapshot()").text(0, 0)
         let scan = FeedScan(session: session, tables: tables, since: since, echoes: echoes, partBytes: partBytes)
         let part = try scan.next()
         session.attachment = scan
-        if part.rows == 0 && part.isLast {
-          try Self.reportOversized(session)
-          session.rollBack()
-          return (snapshot, nil)
-        }
-        return (snapshot, part)
-      } catch {
+        guard part.rows == 0 && part.isLast else { return (snapshot, part) }
+        try Self.reportOversized(session)
         session.rollBack()
-        throw error
+        return (snapshot, nil)
       }
     }
+    guard let (snapshot, part) = opened else { return .stale }
     state.withLock {
-      if opened.1 == nil { $0.scanned = FeedPosition(text: opened.0) }
-      $0.openSnapshot = opened.0
+      if part == nil { $0.scanned = FeedPosition(text: snapshot) }
+      $0.openSnapshot = snapshot
     }
-    return opened.1
+    return part.map { .rows($0) } ?? .nothing
+  }
+
+  /// Runs `body` in a transaction whose only snapshot shows the tables that were loaded, and the catalogue under which
+  /// their rows go out; nil: another one. Looked at before the transaction, a table tracked in between would be missing
+  /// from the scan and behind its position.
+  private static func beginScan<T>(
+    _ session: Session, _ catalogueVersion: Int64, _ signature: String, _ body: (Session) throws -> T
+  ) throws -> T? {
+    session.rollBack()
+    try session.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    do {
+      let version = try session.hot("SELECT catalogue_version FROM hub.office").int64(0, 0)
+      guard try version == catalogueVersion && Self.signature(session) == signature else {
+        session.rollBack()
+        return nil
+      }
+      return try body(session)
+    } catch {
+      session.rollBack()
+      throw error
+    }
   }
 
   /// The feed position that a batch led to; of the last batch when none is named. Unknown: the beginning.
@@ -123,14 +135,12 @@ extension PostgresStore {
   // MARK: catch-up
 
   package func openWindow(
-    from: BatchReference, cursor: [UInt8], returning office: String?
-  ) async throws(HubError) -> FeedPart {
+    from: BatchReference, cursor: [UInt8], returning office: String?, catalogueVersion: Int64
+  ) async throws(HubError) -> FeedOpening {
     let tables = sentTables(againstDirection: office != nil)
-    let partBytes = partBytes
-    return try await window.run { session in
-      session.rollBack()
-      try session.script("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-      do {
+    let (partBytes, signature) = (partBytes, state.withLock { $0.signature })
+    let part = try await window.run { session in
+      try Self.beginScan(session, catalogueVersion, signature) { session in
         let since = from == .origin ? .beginning : try Self.position(session, after: from)
         let after = cursor.isEmpty ? nil : WindowCursor(cursor)
         let scan = FeedScan(
@@ -138,11 +148,9 @@ extension PostgresStore {
           partBytes: partBytes)
         session.attachment = scan
         return try scan.next()
-      } catch {
-        session.rollBack()
-        throw error
       }
     }
+    return part.map { .rows($0) } ?? .stale
   }
 
   package func nextWindowPart(rowsMax: Int) async throws(HubError) -> FeedPart {

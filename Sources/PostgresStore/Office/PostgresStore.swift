@@ -110,7 +110,9 @@ extension PostgresStore {
 
   package func reload() async throws(HubError) {
     let (tables, signature) = try await control.run { session in
-      (try TableInfo.loadAll(session), try Self.signature(session))
+      try session.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") {
+        (try TableInfo.loadAll($0), try Self.signature($0))
+      }
     }
     state.withLock {
       $0.tables = tables
