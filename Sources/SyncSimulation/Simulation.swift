@@ -18,6 +18,7 @@ package enum Simulation {
     package var revived = 0
     package var verdicts = 0
     package var restores = 0
+    package var tombstonesPurged = 0
   }
 
   /// One schedule; with `traces`, what happened in it.
@@ -33,6 +34,7 @@ package enum Simulation {
     summary.verdicts = world.ledger.verdicts
     summary.batches = world.broker.batchesSent
     summary.restores = world.restores
+    summary.tombstonesPurged = world.tombstonesPurged
     return (summary, world.trace ?? [])
   }
 
@@ -77,6 +79,7 @@ extension Simulation.Summary {
     revived += other.revived
     verdicts += other.verdicts
     restores += other.restores
+    tombstonesPurged += other.tombstonesPurged
     if let theirs = other.finding, theirs.seed < finding?.seed ?? Int.max { finding = theirs }
   }
 }

@@ -217,6 +217,7 @@ extension BatchPart {
       out.snapshotAt = snapshotAt
       if let applied { out.applied = try applied.wire }
       out.rowsBefore = rowsBefore
+      out.purged = purged
       out.tables = try blocks.wire
       return out
     }
@@ -230,12 +231,13 @@ extension BatchPart {
         previous: try BatchReference(wire: wire.previous, isThere: wire.hasPrevious)),
       catalogueVersion: wire.catalogueVersion, part: Int(wire.part), isLast: wire.last,
       snapshotAt: wire.snapshotAt, applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil,
-      rowsBefore: wire.rowsBefore, blocks: try [RowBlock](wire: wire.tables))
+      rowsBefore: wire.rowsBefore, blocks: try [RowBlock](wire: wire.tables), purged: wire.purged)
     try check()
   }
 
   private func check() throws(WireError) {
     try Checks.number(catalogueVersion, "a catalogue's version")
+    try Checks.number(purged, "a batch's number")
     try Checks.part(part)
     try Checks.time(snapshotAt)
     try Checks.number(rowsBefore, "a batch's rows", to: Limits.sumMax)
@@ -271,6 +273,8 @@ extension Beat {
       out.paused = isPaused
       try Checks.number(conflicts, "a conflict entry's number")
       try Checks.number(conflictsFrom, "a conflict entry's id")
+      try Checks.number(purged, "a batch's number")
+      out.purged = purged
       out.conflicts = conflicts
       out.conflictsFrom = conflictsFrom
       return out
@@ -282,9 +286,11 @@ extension Beat {
       session: SessionID(rawValue: wire.session),
       last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
       applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil, nonce: wire.nonce,
-      answerTo: wire.answerTo, isPaused: wire.paused, conflicts: wire.conflicts, conflictsFrom: wire.conflictsFrom)
+      answerTo: wire.answerTo, isPaused: wire.paused, conflicts: wire.conflicts, conflictsFrom: wire.conflictsFrom,
+      purged: wire.purged)
     try Checks.number(conflicts, "a conflict entry's number")
     try Checks.number(conflictsFrom, "a conflict entry's id")
+    try Checks.number(purged, "a batch's number")
   }
 }
 

@@ -139,11 +139,14 @@ package struct BatchPart: Sendable, Equatable {
   package var applied: StreamPosition?
   package var rowsBefore: Int64
   package var blocks: [RowBlock]
+  /// Of head: the number of the batch behind which its tombstones are gone.
+  package var purged: Int64
 
   package init(
     header: BatchHeader, catalogueVersion: Int64, part: Int, isLast: Bool, snapshotAt: Int64,
-    applied: StreamPosition?, rowsBefore: Int64, blocks: [RowBlock]
+    applied: StreamPosition?, rowsBefore: Int64, blocks: [RowBlock], purged: Int64 = 0
   ) {
+    self.purged = purged
     self.header = header
     self.catalogueVersion = catalogueVersion
     self.part = part
@@ -179,11 +182,14 @@ package struct Beat: Sendable, Hashable {
   package var conflicts: Int64
   /// Of head: entries of the conflict log with lower ids are kept no more.
   package var conflictsFrom: Int64
+  /// Of head, as in a batch.
+  package var purged: Int64
 
   package init(
     session: SessionID, last: BatchReference, applied: StreamPosition?, nonce: Int64 = 0, answerTo: Int64 = 0,
-    isPaused: Bool = false, conflicts: Int64 = 0, conflictsFrom: Int64 = 0
+    isPaused: Bool = false, conflicts: Int64 = 0, conflictsFrom: Int64 = 0, purged: Int64 = 0
   ) {
+    self.purged = purged
     self.session = session
     self.last = last
     self.applied = applied

@@ -487,6 +487,9 @@ package nonisolated struct Hub_Wire_BatchPart: Sendable {
 
   package var tables: [Hub_Wire_TableRows] = []
 
+  /// of head: the number of the batch behind which its tombstones are gone
+  package var purged: Int64 = 0
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
@@ -557,6 +560,9 @@ package nonisolated struct Hub_Wire_Beat: Sendable {
 
   /// of head: entries with lower ids are kept no more
   package var conflictsFrom: Int64 = 0
+
+  /// as in a batch
+  package var purged: Int64 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2204,7 +2210,7 @@ nonisolated extension Hub_Wire_Rehello: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Hub_Wire_BatchPart: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".BatchPart"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}reference\0\u{1}previous\0\u{3}catalogue_version\0\u{1}part\0\u{1}last\0\u{3}snapshot_at\0\u{1}applied\0\u{3}rows_before\0\u{1}tables\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}reference\0\u{1}previous\0\u{3}catalogue_version\0\u{1}part\0\u{1}last\0\u{3}snapshot_at\0\u{1}applied\0\u{3}rows_before\0\u{1}tables\0\u{1}purged\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2222,6 +2228,7 @@ nonisolated extension Hub_Wire_BatchPart: SwiftProtobuf.Message, SwiftProtobuf._
       case 8: try { try decoder.decodeSingularMessageField(value: &self._applied) }()
       case 9: try { try decoder.decodeSingularInt64Field(value: &self.rowsBefore) }()
       case 10: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
+      case 11: try { try decoder.decodeSingularInt64Field(value: &self.purged) }()
       default: break
       }
     }
@@ -2262,6 +2269,9 @@ nonisolated extension Hub_Wire_BatchPart: SwiftProtobuf.Message, SwiftProtobuf._
     if !self.tables.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 10)
     }
+    if self.purged != 0 {
+      try visitor.visitSingularInt64Field(value: self.purged, fieldNumber: 11)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2276,6 +2286,7 @@ nonisolated extension Hub_Wire_BatchPart: SwiftProtobuf.Message, SwiftProtobuf._
     if lhs._applied != rhs._applied {return false}
     if lhs.rowsBefore != rhs.rowsBefore {return false}
     if lhs.tables != rhs.tables {return false}
+    if lhs.purged != rhs.purged {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2322,7 +2333,7 @@ nonisolated extension Hub_Wire_Acknowledgement: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Beat"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}last\0\u{1}applied\0\u{1}nonce\0\u{3}answer_to\0\u{1}paused\0\u{1}conflicts\0\u{3}conflicts_from\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}last\0\u{1}applied\0\u{1}nonce\0\u{3}answer_to\0\u{1}paused\0\u{1}conflicts\0\u{3}conflicts_from\0\u{1}purged\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2338,6 +2349,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
       case 6: try { try decoder.decodeSingularBoolField(value: &self.paused) }()
       case 7: try { try decoder.decodeSingularInt64Field(value: &self.conflicts) }()
       case 8: try { try decoder.decodeSingularInt64Field(value: &self.conflictsFrom) }()
+      case 9: try { try decoder.decodeSingularInt64Field(value: &self.purged) }()
       default: break
       }
     }
@@ -2372,6 +2384,9 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if self.conflictsFrom != 0 {
       try visitor.visitSingularInt64Field(value: self.conflictsFrom, fieldNumber: 8)
     }
+    if self.purged != 0 {
+      try visitor.visitSingularInt64Field(value: self.purged, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2384,6 +2399,7 @@ nonisolated extension Hub_Wire_Beat: SwiftProtobuf.Message, SwiftProtobuf._Messa
     if lhs.paused != rhs.paused {return false}
     if lhs.conflicts != rhs.conflicts {return false}
     if lhs.conflictsFrom != rhs.conflictsFrom {return false}
+    if lhs.purged != rhs.purged {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -11,7 +11,8 @@ struct OfficeRunner {
   let identity: OfficeIdentity
 
   init(
-    database: DatabaseOptions, broker: BrokerOptions, daemon: DaemonOptions, logger: Logger? = nil
+    database: DatabaseOptions, broker: BrokerOptions, daemon: DaemonOptions, keepDeleted: Duration? = nil,
+    logger: Logger? = nil
   ) async throws {
     let logger = try logger ?? daemon.logger()
     let session = try database.session()
@@ -30,6 +31,7 @@ struct OfficeRunner {
       broker, stored: stored, name: "hub \(identity.name)", queueType: queueType, logger: logger)
     var options = ServiceOptions()
     options.stateDirectory = daemon.stateDirectory()
+    if let keepDeleted { options.keepDeleted = keepDeleted }
     self.identity = identity
     service = OfficeService(
       store: store, transport: transport, options: options, identity: identity, hubVersion: Hub.version,

@@ -45,7 +45,8 @@ func simulate(_ arguments: [String]) async -> Int32 {
   print(
     "\(summary.schedules) schedules kept every promise: \(summary.writes) writes,",
     "\(summary.batches) batches, \(summary.conflicts) conflicts, \(summary.refusals) rows refused,",
-    "\(summary.revived) parents back, \(summary.verdicts) verdicts of people, \(summary.restores) databases put back")
+    "\(summary.revived) parents back, \(summary.verdicts) verdicts of people, \(summary.restores) databases put back,",
+    "\(summary.tombstonesPurged) tombstones purged")
   return 0
 }
 

@@ -7,6 +7,7 @@ struct SimulationTests {
     let summary = await Simulation.run(schedules: 400)
     #expect(summary.finding == nil)
     #expect(summary.writes > 4000 && summary.conflicts > 500 && summary.batches > 4000 && summary.restores > 20)
+    #expect(summary.tombstonesPurged > 50)
     #expect(summary.refusals > 400 && summary.revived > 4 && summary.verdicts > 50)
   }
 

@@ -165,13 +165,14 @@ enum Sample {
       .batch(
         BatchPart(
           header: BatchHeader(session: SessionID(rawValue: 1), reference: reference, previous: .origin),
-          catalogueVersion: 0, part: 0, isLast: false, snapshotAt: 0, applied: nil, rowsBefore: 0, blocks: [])
+          catalogueVersion: 0, part: 0, isLast: false, snapshotAt: 0, applied: nil, rowsBefore: 0, blocks: [],
+          purged: 8)
       ),
       .acknowledgement(Acknowledgement(session: SessionID(rawValue: 2), reference: reference)),
       .beat(
         Beat(
           session: SessionID(rawValue: 2), last: reference, applied: position, nonce: 4, answerTo: 5,
-          isPaused: true, conflicts: 77, conflictsFrom: 12)),
+          isPaused: true, conflicts: 77, conflictsFrom: 12, purged: 9)),
       .conflicts(ConflictEntries(after: 7, last: 12, more: true, entries: ["{\"id\":3}", "{}"])),
       .conflicts(ConflictEntries(after: 0, last: 0, more: false, entries: [])),
       .restate(batch.blocks, request: 31),

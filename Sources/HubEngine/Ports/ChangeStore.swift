@@ -17,6 +17,10 @@ package struct OfficeIdentity: Sendable, Equatable {
   package var isPaused: Bool
   /// The database went back, and has not got back from head yet what it lost (branch).
   package var recovers = false
+  /// Head: behind this batch tombstones are going, or gone. Such a position is no position any more.
+  package var purging: Int64 = 0
+  /// Behind this batch of head's its tombstones are gone.
+  package var purged: Int64 = 0
 
   package init(
     name: String, role: Role, head: String, incarnation: Int64, residue: Int, session: SessionID?,
@@ -46,6 +50,8 @@ package struct PeerRecord: Sendable, Equatable {
   package var incarnation: Int64?
   /// Of head, at a branch: the last entry of the conflict log that came from it.
   package var conflictsAt: Int64 = 0
+  /// Of a branch, at head: the number of the batch of head's that its own batches, applied here, said it had applied.
+  package var applied: Int64 = 0
   /// Of a branch, at a head that went back: what it has not given back yet.
   package var recovery: RecoveryMachine.Progress?
 
@@ -213,8 +219,9 @@ package protocol ChangeStore: VerifyStore {
   ) async throws(HubError) -> FeedOpening
   func nextFeedPart() async throws(HubError) -> FeedPart
   func closeFeed() async
-  /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too.
-  func record(_ header: BatchHeader) async throws(HubError)
+  /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too. `applied`: of a
+  /// branch, the number of head's batch that it says it has applied.
+  func record(_ header: BatchHeader, applied: Int64?) async throws(HubError)
 
   /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key. `returning`: also what
   /// this office once sent of the tables that only branches write; its database went back.
@@ -240,8 +247,13 @@ package protocol ChangeStore: VerifyStore {
   func saveAcknowledged(_ reference: BatchReference, by peer: String) async throws(HubError)
   func saveHandshake(
     of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64,
-    hubVersion: String, conflicts: Int64, recovery: RecoveryMachine.Progress?) async throws(HubError)
+    hubVersion: String, conflicts: Int64, recovery: RecoveryMachine.Progress?, applied: Int64) async throws(HubError)
   func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError)
+  /// Head: notes that the horizon has come so far, and lets go of some of the tombstones behind where it was `keeping`
+  /// ago. Returns behind which batch all are gone.
+  func purge(reached: Int64, keeping: Duration) async throws(HubError) -> Int64
+  /// Branch: head's tombstones are gone behind this batch; lets go of some of its own.
+  func purge(behind purged: Int64) async throws(HubError)
   func saveSeen(_ offices: [String]) async throws(HubError)
   /// Gives rows that a TRUNCATE of this table removed unseen their tombstones. false: an application holds one of them.
   func settleTruncated(_ table: String) async throws(HubError) -> Bool

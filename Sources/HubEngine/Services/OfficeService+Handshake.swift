@@ -51,16 +51,23 @@ extension OfficeService {
     guard let peer = peers[office], let headSession = outbound.session,
       try await isAdmitted(hello, office, incarnation)
     else { return }
+    let isSame = peer.record.incarnation == incarnation
+    let applied = peer.record.applied
+    if Horizon.isBehind(hello.at, isSame: isSame, applied: applied, purged: identity.purging) {
+      return try await refuseForgotten(hello, office)
+    }
     let answer = reception.helloArrived(
       Handshake.Hello(
         nonce: Nonce(rawValue: hello.nonce), session: hello.session, at: hello.at, last: hello.last),
       from: office, known: try await store.knowsBatch(hello.at), inbound: peer.inbound.position,
       last: outbound.last, headSession: headSession, fresh: SessionID(rawValue: .random(in: 1...Int64.max)),
-      isSame: peer.record.incarnation == incarnation)
+      isSame: isSame)
     let welcome = answer.welcome
     try await store.saveHandshake(
       of: office, inbound: answer.inbound, acknowledged: welcome.start, incarnation: incarnation,
-      hubVersion: hello.hubVersion, conflicts: hello.conflicts, recovery: reception.recovery.offices[office])
+      hubVersion: hello.hubVersion, conflicts: hello.conflicts, recovery: reception.recovery.offices[office],
+      applied: Horizon.greeted(applied: applied, start: welcome.start))
+    peers[office]?.record.applied = Horizon.greeted(applied: applied, start: welcome.start)
     peers[office]?.inbound.committed(answer.inbound)
     peers[office]?.record.incarnation = incarnation
     peers[office]?.lastSeen = .now

@@ -119,7 +119,7 @@ extension OfficeService {
       return
     }
     do {
-      try await store.record(header)
+      try await store.record(header, applied: source.applied?.reference.number)
       outbound.recorded(header)
       pace.recordedBatch(at: uptime, applied: source.applied?.reference)
       try await writeHostFile(header.reference)
@@ -131,7 +131,8 @@ extension OfficeService {
       while true {
         let message = BatchPart(
           header: header, catalogueVersion: identity.catalogueVersion, part: index, isLast: part.isLast,
-          snapshotAt: snapshotAt, applied: source.applied, rowsBefore: rows, blocks: part.blocks)
+          snapshotAt: snapshotAt, applied: source.applied, rowsBefore: rows, blocks: part.blocks,
+          purged: isHead ? identity.purged : 0)
         try await send(.batch(message), to: isHead ? .branches : .head)
         rows += Int64(part.rows)
         if part.isLast { break }
@@ -175,6 +176,7 @@ extension OfficeService {
     Beat(
       session: outbound.session ?? SessionID(rawValue: 0), last: outbound.last,
       applied: office.flatMap { applied(of: $0) }, nonce: nonce, answerTo: answerTo, isPaused: identity.isPaused,
-      conflicts: isHead ? 0 : headPeer?.record.conflictsAt ?? 0, conflictsFrom: isHead ? conflictsFrom : 0)
+      conflicts: isHead ? 0 : headPeer?.record.conflictsAt ?? 0, conflictsFrom: isHead ? conflictsFrom : 0,
+      purged: isHead ? identity.purged : 0)
   }
 }

@@ -106,7 +106,9 @@ extension OfficeService {
       return try await pull(from: office)
     }
     let reference = part.header.reference
-    switch peer.inbound.batchArrived(part.header) {
+    let answer = peer.inbound.batchArrived(part.header)
+    if answer != .greet { notePurged(part.purged) }
+    switch answer {
     case .greet: try await greet(office, refusing: part.header.session)
     case .acknowledge: if part.isLast { try await acknowledge(office) }
     case .ignore: break
@@ -185,6 +187,7 @@ extension OfficeService {
   private func purgeable(_ applied: StreamPosition, _ office: String) async throws {
     guard applied.session == outbound.session, applied.reference.number <= outbound.last.number else { return }
     try await store.savePurgePosition(applied.reference, of: office)
+    peers[office]?.record.applied = applied.reference.number
     try await acknowledged(applied.session, applied.reference, office)
   }
 
@@ -217,7 +220,9 @@ extension OfficeService {
       try await dropConflicts(before: beat.conflictsFrom)
     }
     if beat.answerTo != 0 { answered[office] = (beat.answerTo, beat.last, .now) }
-    switch peer.inbound.beatArrived(session: beat.session, last: beat.last, asks: false) {
+    let answer = peer.inbound.beatArrived(session: beat.session, last: beat.last, asks: false)
+    if answer != .greet { notePurged(beat.purged) }
+    switch answer {
     case .greet: try await greet(office, refusing: beat.session)
     case .pull: try await pull(from: office)
     case .apply(let next):

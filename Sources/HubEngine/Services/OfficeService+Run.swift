@@ -133,6 +133,7 @@ extension OfficeService {
         if quarantine.isWorthALook(at: uptime) { try await retryQuarantine() }
       }
       if count % 60 == 0 { try await store.pruneBatches() }
+      if count % 10 == 5 { try await purge() }
       await closeIdleVerifier()
       if isHead, count % 60 == 1 { conflictsFrom = try await store.pruneConflicts() }
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }

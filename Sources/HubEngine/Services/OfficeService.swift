@@ -6,6 +6,9 @@ import SyncWire
 package struct ServiceOptions: Sendable {
   package var reconnectDelayMax: Duration = .seconds(15)
   package var stateDirectory: String?
+  /// Head: how long a tombstone outlives the moment when every branch had it. No database is put back from an older
+  /// backup.
+  package var keepDeleted: Duration = .seconds(7 * 86_400)
 
   package init() {}
 }

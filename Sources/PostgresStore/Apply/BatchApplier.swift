@@ -123,6 +123,7 @@ final class BatchApplier {
   private func applyWhole(_ applier: TableApplier) throws {
     let plan = try RowPlanner(applier: applier, isHead: isHead, now: now).plan()
     if !plan.held.isEmpty { try applier.touchVersions(of: plan.held) }
+    if !plan.confirmed.isEmpty { try applier.confirmTombstones(of: plan.confirmed) }
     refused += plan.refused.map { RefusedRow(block: applier.block.row($0.row), refusal: $0.refusal) }
     let left = isCareful ? try writeCarefully(applier, plan.writes[...]) : []
     if !isCareful, !plan.writes.isEmpty {

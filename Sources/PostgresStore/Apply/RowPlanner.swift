@@ -27,6 +27,7 @@ struct RowPlanner {
         continue
       }
       if block.vectors[row] == nil ? local.vector.contains(dot) : local.vector.dominates(block.vector(row)) {
+        if !isHead, !block.alive[row], local.vector == block.vector(row) { plan.confirmed.append(row) }
         continue
       }
       if block.vector(row).dominates(local.vector) {

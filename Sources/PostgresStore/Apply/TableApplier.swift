@@ -48,6 +48,8 @@ struct BlockPlan {
   /// Rows that the table's function could not settle.
   var refused: [(row: Int, refusal: Refusal)] = []
   var restamped = 0
+  /// Tombstones of a branch's own that head has sent back: it may let go of them when head has.
+  var confirmed: [Int] = []
 
   /// All of it is here already.
   var isNothing: Bool { writes.isEmpty && held.isEmpty && refused.isEmpty }
@@ -372,6 +374,16 @@ struct TableApplier {
         unsafe:
           "UPDATE \(table.versions) v SET xid = pg_current_xact_id(), echo = false FROM \(keys) WHERE \(versionJoin)",
         picked))
+  }
+
+  func confirmTombstones(of rows: [Int]) throws(PostgresError) {
+    let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(rows)) }
+    try session.patiently(
+      SQL(
+        unsafe: """
+          UPDATE \(table.versions) v SET xid = pg_current_xact_id(), echo = true FROM \(keys)
+          WHERE \(versionJoin) AND NOT v.alive AND NOT v.echo
+          """, picked))
   }
 
   private func expect(_ count: Int, _ expected: Int) throws {

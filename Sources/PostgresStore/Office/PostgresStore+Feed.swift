@@ -115,20 +115,24 @@ extension PostgresStore {
     }
   }
 
-  package func record(_ header: BatchHeader) async throws(HubError) {
+  package func record(_ header: BatchHeader, applied: Int64?) async throws(HubError) {
     guard let snapshot = state.withLock({ $0.openSnapshot }) else { return }
-    try await control.run { session in
+    let marksAt = isMarkDue ? applied : nil
+    let isMarked = try await control.run { session in
       // Committing flushes everything that the snapshot can see, also what users committed asynchronously.
       try session.transaction { session in
         try session.script("SET LOCAL synchronous_commit = on")
+        let isMarked = try marksAt.map { try Self.mark(session, applied: $0, after: header.previous) } ?? false
         try session.hot(
           """
-          INSERT INTO hub.batch (number, id, previous, position)
+          INSERT INTO hub.batch (number, id, previous, position, applied)
           VALUES (\(header.reference.number)::bigint, \(header.reference.id)::bigint, \(header.previous.id)::bigint,
-            \(snapshot)::pg_snapshot)
+            \(snapshot)::pg_snapshot, \(applied ?? 0)::bigint)
           """)
+        return isMarked
       }
     }
+    if isMarked { state.withLock { $0.markedAt = .now } }
     state.withLock { $0.scanned = FeedPosition(text: snapshot) }
   }
 
@@ -194,9 +198,11 @@ extension PostgresStore {
       try session.query(
         """
         DELETE FROM hub.batch b WHERE number < (SELECT max(number) FROM hub.batch)
-          AND (number < (SELECT min(acked_number) FROM hub.peer WHERE state IN ('joining', 'active'))
+          AND (number < (SELECT min(CASE o.role WHEN 'head' THEN least(acked_number, purge_number) ELSE acked_number END)
+              FROM hub.peer, hub.office o WHERE state IN ('joining', 'active'))
             OR number < (SELECT max(number) FROM hub.batch) - \(Self.batchRecordsMax)
-              AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.acked_number = b.number AND p.acked_id = b.id))
+              AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.purge_number = b.number
+                OR p.acked_number = b.number AND p.acked_id = b.id))
         """)
     }
   }

@@ -65,6 +65,7 @@ extension PostgresStore {
     try makeValid(session, actor: isNew ? "\(Int64.random(in: 1...Int64.max))" : "hub.current_actor()")
     try session.script(
       """
+      UPDATE hub.peer SET purge_number = 0;
       UPDATE hub.peer SET recovery = 'awaited'
       WHERE state IN ('joining', 'active') AND (SELECT role FROM hub.office) = 'head';
       -- A catalogue's number names one catalogue: branches may know later ones than this database does.
@@ -97,6 +98,7 @@ extension PostgresStore {
       // Older than anything that is read from now on.
       try session.script("UPDATE \(table.versions) SET xid = '3' WHERE xid <> '3'")
     }
+    try session.script("DELETE FROM hub.horizon; DELETE FROM hub.mark")
     try session.query(
       """
       WITH gone AS (DELETE FROM hub.batch RETURNING number)

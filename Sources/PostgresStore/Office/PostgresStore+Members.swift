@@ -12,7 +12,7 @@ extension PostgresStore {
       """
       SELECT office, state, residue, session, at_number, at_id, catch_from_number, catch_from_id, catch_cursor,
         catch_full, catch_target_number, catch_target_id, unsettled_until, acked_number, acked_id, incarnation,
-        conflicts_at, recovery
+        conflicts_at, recovery, purge_number
       FROM hub.peer WHERE state <> 'removed' ORDER BY office
       """)
     return (0..<rows.count).map { i in
@@ -33,6 +33,7 @@ extension PostgresStore {
         acknowledged: reference(13), incarnation: rows.integer(i, 15))
       record.conflictsAt = rows.int64(i, 16)
       record.recovery = rows.string(i, 17).flatMap { RecoveryMachine.Progress(rawValue: $0) }
+      record.applied = rows.int64(i, 18)
       return record
     }
   }
@@ -44,6 +45,7 @@ extension PostgresStore {
     try await writer.perform { connection in
       try connection.transaction { connection in
         try connection.query("UPDATE hub.office SET session = \(session.rawValue)")
+        try Self.forgetMarks(connection, beyond: head.at)
         try Self.save(head, of: name, connection)
         try connection.query(
           """
@@ -70,7 +72,7 @@ extension PostgresStore {
 
   package func saveHandshake(
     of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64, hubVersion: String,
-    conflicts: Int64, recovery: RecoveryMachine.Progress?
+    conflicts: Int64, recovery: RecoveryMachine.Progress?, applied: Int64
   ) async throws(HubError) {
     try await writer.perform { session in
       try session.transaction { session in
@@ -79,7 +81,7 @@ extension PostgresStore {
           """
           UPDATE hub.peer SET acked_number = \(acknowledged.number), acked_id = \(acknowledged.id),
             incarnation = \(incarnation), hub_version = \(hubVersion), recovery = \(recovery?.rawValue),
-            last_seen = now() WHERE office = \(peer)
+            purge_number = \(applied), last_seen = now() WHERE office = \(peer)
           """)
         // A head that went back must not give numbers again under which the branch has other entries.
         try session.query(

@@ -20,6 +20,8 @@ package final class PostgresStore: ChangeStore {
     var tables: [TableInfo] = []
     /// What the tracked tables looked like when `tables` was read.
     var signature = ""
+    /// When a mark was last made, or was not worth it.
+    var markedAt: ContinuousClock.Instant?
     /// The last scan that ended without rows, or the last batch.
     var scanned: FeedPosition?
     /// Of the open scan.
@@ -88,7 +90,8 @@ extension PostgresStore {
         hint: version < Migrations.latest ? "run hub doctor --upgrade" : "run the newer hub that made it")
     }
     let rows = try session.query(
-      "SELECT name, role, head, actor, residue, session, catalogue_version, joined, paused, recovers FROM hub.office")
+      "SELECT name, role, head, actor, residue, session, catalogue_version, joined, paused, recovers, purging, purged FROM hub.office"
+    )
     guard rows.count == 1, let role = OfficeIdentity.Role(rawValue: rows.text(0, 1)) else {
       throw HubError(
         .notReady, "this database is not an office yet", hint: missingHint)
@@ -98,6 +101,8 @@ extension PostgresStore {
       residue: rows.int(0, 4), session: rows.integer(0, 5).map { SessionID(rawValue: $0) },
       catalogueVersion: rows.int64(0, 6), isJoined: rows.bool(0, 7), isPaused: rows.bool(0, 8))
     office.recovers = rows.bool(0, 9)
+    office.purging = rows.int64(0, 10)
+    office.purged = rows.int64(0, 11)
     return office
   }
 

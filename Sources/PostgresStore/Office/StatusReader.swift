@@ -28,6 +28,8 @@ package struct OfficeStatus: Sendable {
   package var isCatchingUp: Bool
   /// The database went back in time, and has not got back yet what it lost.
   package var isRecovering: Bool
+  /// Head: how far the memory of deleted rows reaches.
+  package var horizon: HorizonFacts?
   package var conflicts: Int64
   package var quarantined: Int64
   package var branches: [Branch]
@@ -66,6 +68,7 @@ package struct OfficeStatus: Sendable {
       isPendingExact: slowest?.isPendingExact ?? true,
       lagSeconds: isConnected && !counts.bool(0, 3) ? 0 : counts.string(0, 2).flatMap { Double($0) },
       isCatchingUp: counts.bool(0, 3), isRecovering: office.recovers || branches.contains { $0.recovery != nil },
+      horizon: isHead ? try HorizonFacts(session) : nil,
       conflicts: counts.int64(0, 0), quarantined: counts.int64(0, 1),
       branches: isHead ? branches : [], rowsSent: daemon.int64(0, 5), rowsApplied: daemon.int64(0, 6))
   }
@@ -135,6 +138,7 @@ package struct OfficeStatus: Sendable {
     ]
     if office.role == .head {
       members.append(.init("branches", .array(branches.map(\.json))))
+      members.append(.init("horizon", horizon?.json ?? .null))
     } else {
       members.append(.init("head", .string(office.head)))
     }

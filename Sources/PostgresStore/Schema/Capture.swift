@@ -23,6 +23,7 @@ package enum Capture {
         ADD actor bigint NOT NULL, ADD n bigint NOT NULL, ADD stamp bigint NOT NULL, ADD xid xid8 NOT NULL,
         ADD alive bool NOT NULL, ADD echo bool NOT NULL, ADD vector bigint[], ADD PRIMARY KEY (\(names));
       CREATE INDEX ON \(table.versions) (xid) WHERE NOT echo;
+      CREATE INDEX ON \(table.versions) (xid) WHERE NOT alive;
       """)
     if isCaptured(table, role: role) {
       let columns = table.keyColumns.map { quotedName($0.name) }.joined(separator: ", ")

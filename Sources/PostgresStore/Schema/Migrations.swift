@@ -247,5 +247,23 @@ package enum Migrations {
           || pg_relation_filepath(o.tableoid), o.actor) & 9223372036854775807 END
       FROM hub.office o $$;
     """#,
+    #"""
+    -- Head: when every branch had told that it had applied so much. Tombstones behind it go when that is long enough ago.
+    CREATE TABLE hub.horizon (
+      number bigint PRIMARY KEY, position pg_snapshot NOT NULL, reached_at timestamptz NOT NULL DEFAULT now());
+    -- Branch: the position before it first told head that it had applied so much of head's stream.
+    ALTER TABLE hub.batch ADD applied bigint NOT NULL DEFAULT 0;
+    CREATE TABLE hub.mark (
+      applied bigint PRIMARY KEY, position pg_snapshot NOT NULL, at timestamptz NOT NULL DEFAULT now());
+    -- Behind which batch of head's tombstones are going, and gone (head).
+    ALTER TABLE hub.office ADD purging bigint NOT NULL DEFAULT 0, ADD purged bigint NOT NULL DEFAULT 0;
+    DO $$
+    DECLARE id int;
+    BEGIN
+      FOR id IN SELECT t.id FROM hub.tracked t LOOP
+        EXECUTE format('CREATE INDEX ON hub.v%s (xid) WHERE NOT alive', id);
+      END LOOP;
+    END $$;
+    """#,
   ]
 }

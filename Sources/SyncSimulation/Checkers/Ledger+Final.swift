@@ -14,6 +14,7 @@ extension Ledger {
       && !writes[index].isLost
     {
       let write = writes[index]
+      if rows[write.key] == nil, head.forgotten[write.key]?.contains(index) ?? false { continue }
       guard let copy = rows[write.key], copy.truth.contains(index) else {
         fail(.accounted, "write \(index) of key \(write.key) never arrived")
         return
@@ -63,9 +64,9 @@ extension Ledger {
   func half(in database: Database) -> String? {
     for transaction in transactions {
       var seen = 0
-      for (key, write) in transaction where database.rows[key]?.truth.contains(write) ?? false { seen += 1 }
+      for (key, write) in transaction where database.hasSeen(write, of: key) { seen += 1 }
       guard seen > 0, seen < transaction.count else { continue }
-      let missing = transaction.filter { !(database.rows[$0.key]?.truth.contains($0.write) ?? false) }
+      let missing = transaction.filter { !database.hasSeen($0.write, of: $0.key) }
       if let lost = missing.first(where: { database.held[$0.key] == nil && !refusedOnce.contains($0.write) }) {
         return "write \(lost.write) of key \(lost.key) is missing of \(transaction)"
       }

@@ -54,6 +54,15 @@ struct Database {
   /// Head: the incarnation of each branch that greeted last, and who has to give back what head lost.
   var incarnations: [String: ActorID] = [:]
   var recovery = RecoveryMachine()
+  /// Head: what the batches of each branch, applied here, said that it had applied of head's.
+  var applied: [String: Int64] = [:]
+  /// Behind this batch of head's tombstones are gone there.
+  var purged: Int64 = 0
+  /// Branch: its positions when it first said that it had applied so much.
+  var marks: [(applied: Int64, position: FeedPosition)] = []
+  var told: Int64 = 0
+  /// The oracle's: what the tombstones that went had seen.
+  var forgotten: [Int: WriteSet] = [:]
   /// Parts of unfinished batches; an unlogged table, emptied by a crash of the server.
   var staged: [String: (batch: BatchReference, parts: [[TravellingRow]])] = [:]
 
@@ -93,7 +102,7 @@ struct Database {
 
   /// Batch records that no receiver needs any more go.
   mutating func prune(offices: [String]) {
-    let low = offices.map { acknowledged[$0]?.number ?? 0 }.min() ?? 0
+    let low = offices.map { min(acknowledged[$0]?.number ?? 0, applied[$0] ?? .max) }.min() ?? 0
     chain = chain.filter { $0.key.number >= low || $0.key == .origin || $0.key == last }
   }
 

@@ -39,7 +39,7 @@ extension Office {
   @discardableResult
   private func write(_ key: Int, as images: [RowImage<Int>], in index: Int, _ world: World) -> Bool {
     let known = database.open[index].rows[key] ?? database.rows[key].map { ($0.state, $0.truth) }
-    var truth = known?.1 ?? WriteSet()
+    var truth = known?.1 ?? database.forgotten[key] ?? WriteSet()
     let (dot, now) = (database.nextDot(server: server), clock(world))
     let before = known?.0
     let row: RowState<Int>?
@@ -146,7 +146,9 @@ struct Statement {
     // A cascade or a trigger may have the statement update the row twice.
     for _ in 0..<(world.random.chance(8) ? 2 : 1) {
       var next = images.last ?? image
-      if dice < 50 { next.shown[Ledger.counter] = amount(next.shown[Ledger.counter] ?? 0, &world.random) }
+      if dice < (rules.purges ? 23 : 50) {
+        next.shown[Ledger.counter] = amount(next.shown[Ledger.counter] ?? 0, &world.random)
+      }
       if dice >= 42 { update(&next, &world.random) }
       images.append(next)
     }

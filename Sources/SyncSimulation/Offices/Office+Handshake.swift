@@ -44,10 +44,11 @@ extension Office {
     guard var process, let headSession = database.session, let stream = process.inbound[office] else {
       return
     }
+    let isSame = database.incarnations[office] == incarnation
     let (welcome, position) = process.reception.helloArrived(
       hello, from: office, known: database.chain[hello.at] != nil, inbound: stream.position,
       last: database.last, headSession: headSession,
-      fresh: SessionID(rawValue: world.random.identifier()), isSame: database.incarnations[office] == incarnation)
+      fresh: SessionID(rawValue: world.random.identifier()), isSame: isSame)
     database.recovery = process.reception.recovery
     database.incarnations[office] = incarnation
     process.inbound[office]?.committed(position)
@@ -57,6 +58,16 @@ extension Office {
     self.process = process
     database.inbound[office] = position
     database.acknowledged[office] = welcome.start
+    if let applied = database.applied[office] {
+      // A hello that comes again, from before, is refused, and nobody listens.
+      let isAwaited = world.branches.contains {
+        $0.name == office && $0.process?.greeting.awaited?.nonce == hello.nonce
+      }
+      if isAwaited, Horizon.isBehind(hello.at, isSame: isSame, applied: applied, purged: database.purged) {
+        world.ledger.fail(.converged, "\(office) is behind the horizon \(database.purged)")
+      }
+      database.applied[office] = Horizon.greeted(applied: applied, start: welcome.start)
+    }
     send(.welcome(welcome), to: office, world)
   }
 
@@ -81,6 +92,7 @@ extension Office {
 
   private func adopt(_ adoption: Handshake.Adoption, _ world: World) {
     checkProgress(from: streamOfHead.position, to: adoption.inbound, world)
+    if adoption.inbound.at < streamOfHead.position.at { (database.marks, database.told) = ([], 0) }
     database.session = adoption.session
     database.inbound[Broker.headQueue] = adoption.inbound
     database.acknowledged[Broker.headQueue] = adoption.acknowledged

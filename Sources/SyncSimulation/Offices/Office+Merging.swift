@@ -97,7 +97,9 @@ extension Office {
     }
     switch FeedMark.of(outcome, local: local?.state, incoming: row.state, atHead: isHead) {
     case .leave: break
-    case .echo: database.rows[row.key]?.isEcho = true
+    case .echo:
+      database.rows[row.key]?.isEcho = true
+      database.rows[row.key]?.transaction = transaction
     case .publish:
       database.rows[row.key]?.isEcho = false
       database.rows[row.key]?.transaction = transaction

@@ -73,6 +73,7 @@ extension Office {
     process?.scan = nil
     let id = world.random.identifier()
     guard let header = process?.outbound.nextHeader(id: id, after: scan.base, adoptions: scan.adoptions) else { return }
+    mark(scan)
     database.chain[header.reference] = scan.position
     database.last = header.reference
     process?.outbound.recorded(header)

@@ -20,12 +20,12 @@ extension Office {
     case .welcome(let welcome): welcomed(welcome, world)
     case .rehello(let session): rehello(session, world)
     case .batch(let header, let part, let isLast, let rows, let applied):
-      return batch(header, part, isLast, rows, applied, office, world)
+      return batch(header, part, isLast, rows, applied, message.purged, office, world)
     case .acknowledgement(let position): acknowledged(position, office)
     case .beat(let session, let last, let applied, let asks):
       if let applied { acknowledged(applied, office) }
       if isHead { conflictsArrived(message.entriesAt, at: office, greeting: false, world) }
-      beat(session, last, asks, office, world)
+      beat(session, last, asks, message.purged, office, world)
     case .conflicts(let entries): conflictsCame(entries, world)
     case .restate(let request, let key): return restate(request, key: key, office, world)
     case .restated(let request): restated(request)
@@ -42,10 +42,12 @@ extension Office {
 
   private func batch(
     _ header: BatchHeader, _ part: Int, _ isLast: Bool, _ rows: [TravellingRow], _ applied: AppliedPosition?,
-    _ office: String, _ world: World
+    _ purged: Int64, _ office: String, _ world: World
   ) -> Fate {
     guard let stream = process?.inbound[office] else { return .done }
-    switch stream.batchArrived(header) {
+    let answer = stream.batchArrived(header)
+    if answer != .greet { purgedArrived(purged) }
+    switch answer {
     case .greet: refuse(header.session, office, world)
     case .acknowledge: if isLast { acknowledge(office, world) }
     case .ignore: break
@@ -100,7 +102,10 @@ extension Office {
     if process?.reception.applied(from: office) ?? false { recovered(office, world) }
     forgetAnswered(office)
     process?.assemblies[office]?.reset()
-    if isHead, let applied { acknowledged(applied, office) }
+    if isHead, let applied {
+      acknowledged(applied, office)
+      noteApplied(applied, office)
+    }
     acknowledge(office, world)
     return .done
   }
@@ -133,10 +138,12 @@ extension Office {
   }
 
   private func beat(
-    _ session: SessionID, _ last: BatchReference, _ asks: Bool, _ office: String, _ world: World
+    _ session: SessionID, _ last: BatchReference, _ asks: Bool, _ purged: Int64, _ office: String, _ world: World
   ) {
     guard let stream = process?.inbound[office] else { return }
-    switch stream.beatArrived(session: session, last: last, asks: asks) {
+    let answer = stream.beatArrived(session: session, last: last, asks: asks)
+    if answer != .greet { purgedArrived(purged) }
+    switch answer {
     case .greet: refuse(session, office, world)
     case .pull: pull(office, world)
     case .apply(let next):

@@ -58,7 +58,10 @@ extension Office {
       database.token = server
       database.session = nil
       // Who joined since is a stranger to such a head, and joins again; here all stay members.
-      if isHead { database.recovery.began(with: world.branches.map(\.name)) }
+      if isHead {
+        database.recovery.began(with: world.branches.map(\.name))
+        for name in database.applied.keys { database.applied[name] = 0 }
+      }
     }
     writeHostRecord()
   }
@@ -137,6 +140,7 @@ extension World {
     for gone in office.database.acknowledged.keys where office.isHead && !isMember(gone) {
       office.database.acknowledged[gone] = nil
       office.database.inbound[gone] = nil
+      office.database.applied[gone] = nil
     }
     if what == .machine { office.hostRecord = backup.hostRecord }
     if what == .elsewhere { office.hostRecord = nil }
@@ -160,6 +164,7 @@ extension World {
     var kept = WriteSet()
     for database in offices.map(\.database) {
       for copy in database.rows { if let copy { kept.formUnion(copy.truth) } }
+      for truth in database.forgotten.values { kept.formUnion(truth) }
     }
     for copy in old.rows { copy?.truth.visit { if !kept.contains($0) { ledger.lost($0) } } }
   }

@@ -90,7 +90,7 @@ final class Office {
     guard isOnline else { return }
     let receivers = isHead ? receiver.map { [$0] } ?? world.branches.map(\.name) : [Broker.headQueue]
     world.broker.publish(
-      payload, from: name, database.actor, to: receivers, entriesAt: database.inbox.entriesAt)
+      payload, from: name, database.actor, to: receivers, entriesAt: database.inbox.entriesAt, purged: database.purged)
     world.note("\(name) sends \(payload.summary) to \(receivers)")
   }
 

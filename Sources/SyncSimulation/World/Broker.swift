@@ -42,6 +42,8 @@ struct Message {
   var payload: Payload
   /// Of a branch's hello and beat: the last entry of the conflict log that it has.
   var entriesAt: Int64
+  /// Head's: behind this batch its tombstones are gone.
+  var purged: Int64
 
   /// What it was sent under.
   var session: SessionID? {
@@ -74,7 +76,8 @@ struct Broker {
 
   /// To one queue, or to all of the branches; drop-head when a queue is full.
   mutating func publish(
-    _ payload: Payload, from sender: String, _ incarnation: ActorID, to receivers: [String], entriesAt: Int64 = 0
+    _ payload: Payload, from sender: String, _ incarnation: ActorID, to receivers: [String], entriesAt: Int64 = 0,
+    purged: Int64 = 0
   ) {
     serial += 1
     if case .batch(_, _, _, let rows, _) = payload {
@@ -86,7 +89,8 @@ struct Broker {
     for receiver in receivers where queues[receiver] != nil {
       queues[receiver]?.append(
         Message(
-          serial: serial, sender: sender, incarnation: incarnation, payload: payload, entriesAt: entriesAt))
+          serial: serial, sender: sender, incarnation: incarnation, payload: payload, entriesAt: entriesAt,
+          purged: purged))
       if queues[receiver]?.count ?? 0 > messagesMax { queues[receiver]?.removeFirst() }
     }
   }

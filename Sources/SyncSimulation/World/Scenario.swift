@@ -16,6 +16,8 @@ struct Scenario: Sendable {
   var partRows: Int
   var windowRows: Int
   var windowPartRows: Int
+  /// Tombstones go. Few rows are counted there: those that were keep theirs.
+  var purges = false
   var queueMessagesMax: Int
   var faults: [Fault]
   var steps: Int

@@ -56,7 +56,8 @@ extension World {
       let row = office.database.rows[log[id].key]?.state
       let columns = conflict.column.map { [$0] } ?? Array(kept.registers.keys)
       let isKept = columns.allSatisfy { row?.registers[$0]?.value == kept.registers[$0]?.value }
-      if row?.isAlive != kept.isAlive || !isKept {
+      let isForgotten = row == nil && !kept.isAlive
+      if !isForgotten, row?.isAlive != kept.isAlive || !isKept {
         ledger.fail(.reversal, "\(office.name) does not have what was kept of conflict \(id)")
       }
     }

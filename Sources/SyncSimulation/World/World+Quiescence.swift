@@ -7,6 +7,17 @@ extension World {
   static let tick: Duration = .seconds(5)
 
   func quiesce() {
+    heal()
+    rest()
+    if scenario.hasPeople { settleQuarantine() }
+    guard ledger.violation == nil else { return }
+    ledger.checkHead(head.database)
+    checkStamps()
+    if scenario.hasPeople { reverseADecision() }
+    if scenario.watchesSilence { checkSilence() }
+  }
+
+  private func heal() {
     isHealed = true
     broker.messagesMax = 100_000
     note("healed")
@@ -15,13 +26,16 @@ extension World {
       if !office.isRunning { office.start(self) }
       office.isOnline = true
     }
-    rest()
-    if scenario.hasPeople { settleQuarantine() }
+  }
+
+  /// Every office has told what it applied; then faults go on, and tombstones go meanwhile.
+  func takeABreath() {
     guard ledger.violation == nil else { return }
-    ledger.checkHead(head.database)
-    checkStamps()
-    if scenario.hasPeople { reverseADecision() }
-    if scenario.watchesSilence { checkSilence() }
+    heal()
+    rest()
+    for _ in 0..<14 where ledger.violation == nil { tickOnce() }
+    isHealed = false
+    broker.messagesMax = scenario.queueMessagesMax
   }
 
   /// Time goes by until every office is equal and has nothing left to do, also when what is in quarantine has been
@@ -90,8 +104,8 @@ extension World {
 
   private func difference(_ branch: Office) -> String? {
     for key in 0..<scenario.keys where !isVisiblyDifferent(key, branch) {
-      let theirs = head.database.rows[key]
-      let mine = branch.database.rows[key]
+      let theirs = head.database.remembered(key, purges: scenario.purges)
+      let mine = branch.database.remembered(key, purges: scenario.purges)
       guard theirs?.state == mine?.state else {
         return
           "\(branch.name) key \(key) differs: \(mine?.state.text ?? "-") head \(theirs?.state.text ?? "-")"
@@ -130,7 +144,8 @@ extension World {
 
   /// A write at head is one batch; one at a branch is two: its own, and head's that answers and relays it.
   private func checkEchoes() {
-    guard offices.allSatisfy({ $0.database.inbox.quarantined.isEmpty }) else { return }
+    // A tombstone that is gone at head and not yet here is merged with what is inserted anew.
+    guard !scenario.purges, offices.allSatisfy({ $0.database.inbox.quarantined.isEmpty }) else { return }
     for (office, batchesMax) in zip([head] + branches.prefix(1), [1, 2]) {
       for _ in 0..<26 where ledger.violation == nil { tickOnce() }
       let before = broker.batchesWithRowsSent

@@ -4,6 +4,10 @@ import SyncCore
 extension World {
   func run() -> Violation? {
     for _ in 0..<scenario.steps where ledger.violation == nil { step() }
+    if scenario.purges {
+      takeABreath()
+      for _ in 0..<scenario.steps where ledger.violation == nil { step() }
+    }
     if ledger.violation == nil { quiesce() }
     return ledger.violation
   }
@@ -28,6 +32,7 @@ extension World {
     }
     if scenario.hasPeople, random.chance(5) { personActs(office) }
     if scenario.faults.contains(.restore) { disaster() }
+    if scenario.purges, disasters.chance(30) { (disasters.chance(50) ? head : disasters.pick(offices)).purge(self) }
     for branch in branches where branch.isLeaving { leaveIfDone(branch) }
   }
 

@@ -14,6 +14,7 @@ final class World {
   var starts = 0
   /// Databases that were put back.
   var restores = 0
+  var tombstonesPurged = 0
   /// Batches of head up to this number were made while it recovered: of a transaction that one branch gave back in part,
   /// because it held a row, the rest may come from another.
   var recoveredThrough: Int64 = -1
@@ -28,6 +29,7 @@ final class World {
     disasters = SplitMix64(seed: seed &* 31 &+ 17)
     // Quarantine and the conflict log are as old as their database; what they come to then is not looked at.
     if scenario.constraints == nil, !scenario.hasPeople, disasters.chance(90) { scenario.faults.append(.restore) }
+    scenario.purges = disasters.chance(50)
     self.scenario = scenario
     broker = Broker(messagesMax: scenario.queueMessagesMax)
     if traces { trace = ["\(scenario)"] }
@@ -58,6 +60,9 @@ final class World {
       clockError: isWrong ? .seconds(3600) : .milliseconds(random.int(-2000...2000)))
     broker.declare(branch.name)
     head.database.acknowledged[branch.name] = .origin
+    head.database.applied[branch.name] = 0
+    // From now on it holds the horizon; what is forgotten has no copy anywhere.
+    branch.database.forgotten = head.database.forgotten
     branches.append(branch)
     note("\(branch.name) joins")
     branch.start(self)
@@ -70,6 +75,7 @@ final class World {
     branches.removeAll { $0 === branch }
     broker.delete(branch.name)
     head.database.acknowledged[branch.name] = nil
+    head.database.applied[branch.name] = nil
     head.database.inbound[branch.name] = nil
     head.database.staged[branch.name] = nil
     head.database.recovery.left(branch.name)

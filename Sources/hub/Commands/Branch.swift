@@ -165,13 +165,20 @@ struct Run: AsyncParsableCommand {
   @OptionGroup var broker: BrokerOptions
   @OptionGroup var daemon: DaemonOptions
   @Option(help: "Address of the dashboard.") var http: String?
+  @Option(help: "Head: days that a deleted row is remembered after every branch has the delete.")
+  var keepDeleted = 7.0
   @Option(help: "Exchange only between these hours, 01:00-03:00.") var window: String?
 
   func run() async throws {
     if http != nil { throw notYet("--http") }
     if window != nil { throw notYet("--window") }
+    guard (0...36_500).contains(keepDeleted) else {
+      throw HubError(.usage, "--keep-deleted \(keepDeleted) is no number of days", hint: "use 0 to 36500")
+    }
     let logger = try daemon.logger()
-    let office = OfficeDaemon(options: options, broker: broker, daemon: daemon, logger: logger)
+    let office = OfficeDaemon(
+      options: options, broker: broker, daemon: daemon, keepDeleted: .milliseconds(Int64(keepDeleted * 86_400_000)),
+      logger: logger)
     var quiet = logger
     quiet.logLevel = .error
     let group = ServiceGroup(
@@ -187,12 +194,13 @@ struct OfficeDaemon: Service {
   var options: DatabaseOptions
   var broker: BrokerOptions
   var daemon: DaemonOptions
+  var keepDeleted: Duration
   var logger: Logger
 
   func run() async throws {
     try await cancelWhenGracefulShutdown {
       do {
-        try await Self.serve(options, broker, daemon, logger)
+        try await Self.serve(options, broker, daemon, keepDeleted, logger)
       } catch is CancellationError {
         // Asked to stop before the office was taken.
       }
@@ -200,13 +208,15 @@ struct OfficeDaemon: Service {
   }
 
   private static func serve(
-    _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ logger: Logger
+    _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ keepDeleted: Duration,
+    _ logger: Logger
   ) async throws {
     var isStandby = false
     var wasReached = false
     while !Task.isCancelled {
       do {
-        let runner = try await OfficeRunner(database: options, broker: broker, daemon: daemon, logger: logger)
+        let runner = try await OfficeRunner(
+          database: options, broker: broker, daemon: daemon, keepDeleted: keepDeleted, logger: logger)
         wasReached = true
         guard try await runner.lock() else {
           if !isStandby { logger.notice("another hub serves this office: waiting as a hot standby") }

@@ -21,6 +21,12 @@ struct Status: ParsableCommand {
       let awaited = status.branches.filter { $0.recovery != nil }.map(\.name).joined(separator: ", ")
       print("  recovering: this database went back in time\(awaited.isEmpty ? "" : "; not yet back from \(awaited)")")
     }
+    if let horizon = status.horizon {
+      let who = horizon.heldBy.isEmpty ? "" : ", held by \(horizon.heldBy.joined(separator: ", "))"
+      print(
+        "  deleted rows: every branch has batch \(horizon.batch) of \(horizon.last)\(who); forgotten behind \(horizon.purged)"
+      )
+    }
     print("  outgoing: \(status.isPendingExact ? "" : "more than ")\(status.pending) rows pending")
     print("  incoming: \(status.lagSeconds.map { "lag \(Int($0)) s" } ?? "lag unknown")")
     print("  conflicts \(status.conflicts), quarantined \(status.quarantined)")

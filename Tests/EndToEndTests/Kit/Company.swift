@@ -33,6 +33,20 @@ final class Office: @unchecked Sendable {
     _ = try? Application(admin).run("DROP DATABASE IF EXISTS \(database) WITH (FORCE)")
   }
 
+  /// A copy of the database as it is, to be put back later; nobody may be connected.
+  func copy() throws -> String {
+    let admin = try Application(Servers.variable("HUB_TEST_POSTGRES_\(cluster)"))
+    try admin.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '\(database)'")
+    try admin.run("CREATE DATABASE \(database)_copy TEMPLATE \(database)")
+    return database + "_copy"
+  }
+
+  func putBack(_ copy: String) throws {
+    let admin = try Application(Servers.variable("HUB_TEST_POSTGRES_\(cluster)"))
+    try admin.run("DROP DATABASE \(database) WITH (FORCE)")
+    try admin.run("ALTER DATABASE \(copy) RENAME TO \(database)")
+  }
+
   func connect() throws -> Application { try Application(url) }
 
   @discardableResult
@@ -84,8 +98,8 @@ final class Office: @unchecked Sendable {
 
   /// Starts `hub run`; does not wait.
   @discardableResult
-  func start() throws -> Program {
-    let program = try launch(["run", "--broker", brokerURL])
+  func start(_ arguments: String...) throws -> Program {
+    let program = try launch(["run", "--broker", brokerURL] + arguments)
     lock.withLock { running = program }
     return program
   }
