@@ -54,6 +54,7 @@ extension OfficeService {
     }
     // The window may show rows that no batch has shown: a database that goes back to before them must be known for it.
     try await countShown()
+    CrashPoint.windowRead.passed()
     if !part.isLast {
       holdsFeed = false
       isFeedTaken = false
@@ -75,6 +76,7 @@ extension OfficeService {
           WindowPart(
             header: header, catalogueVersion: catalogue.version, snapshotAt: snapshotAt, rowsTotal: total,
             blocks: part.blocks)), to: .office(office))
+      CrashPoint.windowSent.passed()
       if header.isLastPart { break }
       part = try await store.nextWindowPart(rowsMax: Int(clamping: max(1, pull.rowsMax - rows)))
       index += 1

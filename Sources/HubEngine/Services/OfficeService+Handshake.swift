@@ -44,6 +44,7 @@ extension OfficeService {
           nonce: hello.nonce.rawValue, session: hello.session, at: hello.at, last: hello.last,
           catalogueVersion: identity.catalogueVersion, hubVersion: hubVersion,
           conflicts: headPeer?.record.conflictsAt ?? 0)), to: .head)
+    CrashPoint.helloSent.passed()
   }
 
   /// Head answers a greeting.
@@ -68,6 +69,7 @@ extension OfficeService {
       hubVersion: hello.hubVersion, conflicts: hello.conflicts, recovery: reception.recovery.offices[office],
       applied: Horizon.greeted(applied: applied, start: welcome.start))
     peers[office]?.record.applied = Horizon.greeted(applied: applied, start: welcome.start)
+    CrashPoint.helloSaved.passed()
     peers[office]?.inbound.committed(answer.inbound)
     peers[office]?.record.incarnation = incarnation
     peers[office]?.lastSeen = .now
@@ -79,6 +81,7 @@ extension OfficeService {
           nonce: hello.nonce, session: welcome.session, have: welcome.have, headSession: headSession,
           start: welcome.start, last: welcome.last, catalogueVersion: identity.catalogueVersion,
           hubVersion: hubVersion, recovers: welcome.recovers)), to: .office(office))
+    CrashPoint.welcomeSent.passed()
     peers[office]?.conflicts.disconnected()
     try await conflictsArrived(hello.conflicts, at: office)
   }
@@ -97,6 +100,7 @@ extension OfficeService {
     let name = identity.head
     try await store.saveSession(
       adoption.session, head: adoption.inbound, acknowledged: adoption.acknowledged)
+    CrashPoint.welcomeSaved.passed()
     peers[name]?.inbound.committed(adoption.inbound)
     if head.inbound.position.session != adoption.inbound.session { peers[name]?.assembly.reset() }
     outbound.adopted(adoption, receiver: name)

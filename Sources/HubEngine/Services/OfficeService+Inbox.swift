@@ -24,6 +24,7 @@ extension OfficeService {
     guard let entries = try await store.conflicts(for: office, after: after) else { return }
     peers[office]?.conflicts.sent(through: entries.last, at: uptime)
     try await send(.conflicts(entries), to: .office(office))
+    CrashPoint.conflictsSent.passed()
   }
 
   /// Branch: entries that follow what is here are kept; others come again after the next beat.
@@ -31,6 +32,7 @@ extension OfficeService {
     guard let head = headPeer, entries.follows(head.record.conflictsAt) else { return }
     do {
       try await store.save(entries)
+      CrashPoint.conflictsSaved.passed()
     } catch {
       guard !error.isTransient else { throw error }
       logger.error("cannot keep entries of the conflict log", metadata: ["hub.error": "\(error)"])

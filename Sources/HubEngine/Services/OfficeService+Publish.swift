@@ -77,6 +77,7 @@ extension OfficeService {
       lastSnapshot = ""
     case .rows(let part):
       emptyLookAt = nil
+      CrashPoint.feedRead.passed()
       try await send(part, of: source)
     case .nothing:
       // A batch that sends again is sent without rows too: it leads from where the receiver stands to the last one.
@@ -120,9 +121,11 @@ extension OfficeService {
     }
     do {
       try await store.record(header, applied: source.applied?.reference.number)
+      CrashPoint.batchRecorded.passed()
       outbound.recorded(header)
       pace.recordedBatch(at: uptime, applied: source.applied?.reference)
       try await writeHostFile(header.reference)
+      CrashPoint.batchNoted.passed()
       if isHead && peers.isEmpty { return await store.closeFeed() }
       let snapshotAt = SystemClock.now
       var part = first
@@ -134,11 +137,13 @@ extension OfficeService {
           snapshotAt: snapshotAt, applied: source.applied, rowsBefore: rows, blocks: part.blocks,
           purged: isHead ? identity.purged : 0)
         try await send(.batch(message), to: isHead ? .branches : .head)
+        CrashPoint.partSent.passed()
         rows += Int64(part.rows)
         if part.isLast { break }
         part = try await store.nextFeedPart()
         index += 1
       }
+      CrashPoint.batchSent.passed()
       await store.closeFeed()
       facts.rowsSent += rows
       pace.published(at: uptime)

@@ -18,8 +18,10 @@ extension OfficeService {
         try await session.reject(delivery.tag)
         continue
       }
+      CrashPoint.received.passed()
       try await handlePatiently(envelope)
       try await session.acknowledge(delivery.tag)
+      CrashPoint.deliveryAcknowledged.passed()
     }
   }
 
@@ -140,6 +142,7 @@ extension OfficeService {
     try await store.stage(
       try Wire.encode(rows: part.blocks), of: part.header.reference, part: part.part,
       rows: part.blocks.reduce(0) { $0 + $1.count }, from: office, reset: reset)
+    CrashPoint.staged.passed()
   }
 
   private func apply(
@@ -203,6 +206,7 @@ extension OfficeService {
     outbound.acknowledge(reference, from: office)
     if reference == outbound.last || peers[office]?.record.state == .joining {
       try await store.saveAcknowledged(reference, by: office)
+      CrashPoint.acknowledgementSaved.passed()
       peers[office]?.record.state = .active
       peers[office]?.isAcknowledgementUnsaved = false
     } else {
@@ -250,6 +254,7 @@ extension OfficeService {
           resumption: position.catchUp.map { Resumption(from: $0.from, cursor: $0.cursor, full: $0.full) },
           catalogueVersion: identity.catalogueVersion, rowsMax: Int64(Limits.windowRowsMax),
           bytesMax: Int64(Limits.windowBytesMax), recovers: identity.recovers)), toPeer: office)
+    CrashPoint.pullSent.passed()
   }
 
   private func pulled(_ pull: Pull, _ office: String) async throws {
@@ -275,6 +280,7 @@ extension OfficeService {
     case .apply(let next):
       let counts = try await store.apply(
         .blocks(part.blocks), from: office, position: next, snapshotAt: part.snapshotAt, returns: identity.recovers)
+      CrashPoint.windowApplied.passed()
       peers[office]?.inbound.committed(next, part: part.header)
       peers[office]?.reminder.progressed(at: uptime)
       if part.header.isLastPart { peers[office]?.reminder.answered() }

@@ -120,7 +120,10 @@ extension OfficeService {
         facts.isBlocked = false
       }
       for (office, peer) in peers where peer.isAcknowledgementUnsaved {
-        if let reference = outbound.acknowledged[office] { try await store.saveAcknowledged(reference, by: office) }
+        if let reference = outbound.acknowledged[office] {
+          try await store.saveAcknowledged(reference, by: office)
+          CrashPoint.acknowledgementSaved.passed()
+        }
         peers[office]?.isAcknowledgementUnsaved = false
       }
       let seen = peers.filter { $0.value.lastSeen.map { $0 + .seconds(5) > .now } ?? false }.map(\.key)

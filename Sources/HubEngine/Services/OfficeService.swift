@@ -192,6 +192,7 @@ package actor OfficeService {
     guard let position = peers[office]?.inbound.position, let session = position.session, position.catchUp == nil
     else { return }
     try await send(.acknowledgement(Acknowledgement(session: session, reference: position.at)), toPeer: office)
+    CrashPoint.acknowledged.passed()
   }
 
   /// Where this office stands in the other's stream: travels inside batches and beats.

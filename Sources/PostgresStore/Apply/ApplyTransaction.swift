@@ -30,6 +30,7 @@ struct ApplyTransaction {
           try applier.finish()
           try quarantine(applier.refused)
           try finish(session)
+          CrashPoint.rowsApplied.passed()
           var counts = applier.counts
           counts.quarantined = applier.refused.count
           return counts

@@ -123,7 +123,9 @@ extension PostgresStore {
             returns: returns, refusesMissing: refusesMissing)
           do {
             let counts = try transaction.run({ apply in try blocks(session, apply) }, finish: finish)
+            CrashPoint.rowsCommitted.passed()
             try ApplyTransaction.flush(session)
+            CrashPoint.rowsFlushed.passed()
             return counts
           } catch let raced as Raced {
             throw HubError(

@@ -185,6 +185,7 @@ actor Publisher: Link {
         channel == Channel.dead
         ? deadWindow.confirmed(number, multiple: multiple) : window.confirmed(number, multiple: multiple)
       if !known { fate.end(TransportError(.unreachable, "the broker confirmed a message that was not sent")) }
+      CrashPoint.confirmed.passed()
     case .notConfirmed(_, let number):
       fate.end(
         TransportError(.unreachable, "the broker did not take message \(number): it is sent again later"))

@@ -175,6 +175,7 @@ struct Run: AsyncParsableCommand {
     guard (0...36_500).contains(keepDeleted) else {
       throw HubError(.usage, "--keep-deleted \(keepDeleted) is no number of days", hint: "use 0 to 36500")
     }
+    try CrashPoint.check()
     let logger = try daemon.logger()
     let office = OfficeDaemon(
       options: options, broker: broker, daemon: daemon, keepDeleted: .milliseconds(Int64(keepDeleted * 86_400_000)),

@@ -64,9 +64,9 @@ final class Office: @unchecked Sendable {
     return environment
   }
 
-  func launch(_ arguments: [String], as name: String? = nil) throws -> Program {
+  func launch(_ arguments: [String], as name: String? = nil, with more: [String: String] = [:]) throws -> Program {
     try Program(
-      Servers.hub(), arguments, environment: environment, directory: company.directory,
+      Servers.hub(), arguments, environment: environment.merging(more) { $1 }, directory: company.directory,
       name: "\(self.name)-\(name ?? arguments[0])")
   }
 
@@ -96,10 +96,10 @@ final class Office: @unchecked Sendable {
 
   var daemon: Program? { lock.withLock { running } }
 
-  /// Starts `hub run`; does not wait.
+  /// Starts `hub run`, with more in its environment; does not wait.
   @discardableResult
-  func start(_ arguments: String...) throws -> Program {
-    let program = try launch(["run", "--broker", brokerURL] + arguments)
+  func start(_ arguments: String..., with more: [String: String] = [:]) throws -> Program {
+    let program = try launch(["run", "--broker", brokerURL] + arguments, with: more)
     lock.withLock { running = program }
     return program
   }
