@@ -85,6 +85,20 @@ extension EndToEnd {
       }
     }
 
+    @Test("BRK: a queue that was lost between invite and join, with the broker's disk or alone, is declared anew")
+    func anInvitationOutlivesItsQueue() throws {
+      try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks, joined: false) { company in
+        let (a, b) = (company["a"], company["b"])
+        let (first, second) = (try company.token("a"), try company.token("b"))
+        try Broker.delete([company.virtualHost])
+        try until(40, "head is offline") { try company.head.status()["state"] as? String == "offline" }
+        try Broker.add([company.virtualHost])
+        try a.must("join", first)
+        _ = try Broker.ctl(["-p", company.virtualHost, "delete_queue", "hub.office.b"])
+        try b.must("join", second)
+      }
+    }
+
     @Test("PostgreSQL restarted and killed at head and at a branch while rows move: new dots, nothing lost")
     func theDatabasesMayStopAndCrash() throws {
       try underTraffic { company in

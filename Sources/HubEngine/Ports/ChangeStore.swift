@@ -205,6 +205,8 @@ package protocol ChangeStore: VerifyStore {
   func wasIncarnation(_ incarnation: Int64, of peer: String) async throws(HubError) -> Bool
 
   func peers() async throws(HubError) -> [PeerRecord]
+  /// Head: offices with a token that is still good.
+  func invited() async throws(HubError) -> [String]
   func lastBatch() async throws(HubError) -> BatchReference
   /// Whether the position that a batch led to is still known.
   func knowsBatch(_ reference: BatchReference) async throws(HubError) -> Bool

@@ -63,7 +63,8 @@ extension OfficeService {
     // The database was away, and may be another server or an older copy now: its writes need a proven actor again.
     if !isPrepared { try await prepare() }
     try await refreshPeers()
-    let role: TransportRole = isHead ? .head(offices: Array(peers.keys)) : .branch(office: identity.name)
+    let role: TransportRole =
+      isHead ? .head(offices: Array(peers.keys) + (try await store.invited())) : .branch(office: identity.name)
     let session = try await transport.open(role)
     self.session = session
     facts.isConnected = true
@@ -150,8 +151,10 @@ extension OfficeService {
     }
   }
 
-  /// An office whose queue somebody deleted cannot connect, so it is not heard of: branches declare nothing.
+  /// An office whose queue somebody deleted cannot connect, so it is not heard of: branches declare nothing. Nor can one
+  /// that was invited join.
   private func declareQueuesOfTheSilent() async throws {
+    for office in try await store.invited() where peers[office] == nil { try await session?.declareOffice(office) }
     for (office, peer) in peers where peer.lastSeen.map({ $0 + .seconds(10) < .now }) ?? true {
       try await session?.declareOffice(office)
     }

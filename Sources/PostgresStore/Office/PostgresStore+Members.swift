@@ -7,6 +7,14 @@ extension PostgresStore {
     try await control.run { try Self.readPeers($0) }
   }
 
+  package func invited() async throws(HubError) -> [String] {
+    try await control.run { session in
+      let rows = try session.query(
+        "SELECT DISTINCT office FROM hub.invite WHERE (used_at IS NULL OR reusable) AND expires_at > now()")
+      return (0..<rows.count).map { rows.text($0, 0) }
+    }
+  }
+
   static func readPeers(_ session: Session) throws -> [PeerRecord] {
     let rows = try session.query(
       """
