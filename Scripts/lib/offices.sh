@@ -71,11 +71,13 @@ hub_pid() { cut -d ' ' -f 1 "$SERVERS/run/hub-$1.pid"; }
 
 # ------------------------------------------------------------------------------------------------ the line
 
+# line_start NAME [PORT]: a forwarder to that port; to the broker, without one. forward.py says what else it can do.
 line_start() {
-  local office=$1 port file=$SERVERS/run/line-$1 i try
+  local target=${2:-} port file=$SERVERS/run/line-$1 i try
+  [[ -n $target ]] || target=$(cat "$SERVERS/broker/port")
   for try in 1 2 3; do
     port=$(free_ports 1)
-    python3 "$ROOT/Scripts/lib/forward.py" "$file.state" "$port" "$(cat "$SERVERS/broker/port")" </dev/null \
+    python3 "$ROOT/Scripts/lib/forward.py" "$file.state" "$port" "$target" </dev/null \
       >>"$SERVERS/lines.log" 2>&1 &
     record_process "$file.pid" $!
     disown $!
@@ -87,7 +89,7 @@ line_start() {
     done
   done
   cat "$SERVERS/lines.log" >&2
-  fail "no line from $office to the broker"
+  fail "no line for $1"
 }
 line_cut() { line_turn "$1" USR1 cut; }
 line_back() { line_turn "$1" USR2 up; }

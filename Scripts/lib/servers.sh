@@ -110,7 +110,7 @@ postgres_up() {
   local name=$1 dir=$SERVERS/$1 bin port setting try
   shift
   bin=$(postgres_bin) || fail "PostgreSQL 14 or later is not installed: run Scripts/setup"
-  mkdir "$dir"
+  mkdir -p "$dir" # a disk of its own may be mounted there
   (umask 077 && random_word >"$dir/password")
   if ((EUID == 0)); then chown -R postgres: "$dir"; fi
   chmod 700 "$dir"

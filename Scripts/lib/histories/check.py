@@ -17,8 +17,10 @@ class Violation:
 class Evidence:
     """Everything that one delivery left behind."""
 
-    def __init__(self, writes, copies, conflicts, discarded, apart, blocks):
-        """`blocks`: the histories, by block. Rows of earlier deliveries were checked then."""
+    def __init__(self, writes, copies, conflicts, discarded, apart, blocks, put_back=(), clocks_differ=False):
+        """`blocks`: the histories, by block. Rows of earlier deliveries were checked then. `put_back`: (office, time)
+        of databases that went back to a backup."""
+        self.put_back, self.clocks_differ = put_back, clocks_differ
         self.writes = writes
         # COPY's lines, office by office and table by table.
         self.copies = copies
@@ -89,6 +91,7 @@ class Accounts:
 
     def __init__(self, evidence):
         self.evidence, self.how, self.violations = evidence, Counter(), []
+        self._covering = {}
 
     def check(self):
         for row, writes in self.evidence.by_row.items():
@@ -127,8 +130,9 @@ class Accounts:
             return "current"
         for other in writes:
             overwrites = column in other.sets or other.kind == "delete"
-            if other is not write and other.may_stand and overwrites and mark in marks(other.saw, column):
-                return "overwritten"
+            if other is not write and overwrites and mark in marks(other.saw, column):
+                if self._covers(other, writes):
+                    return "overwritten"
         for entry in self.evidence.logged[row]:
             # Of two rows that both lost to a function's answer, both are named.
             losers = [entry["loser"]] + ([entry["winner"]] if "answer" in entry["winner"] else [])
@@ -137,6 +141,16 @@ class Accounts:
         if any(mark in marks(entry["row"], column) for entry in self.evidence.discards[row]):
             return "discarded from quarantine"
         return None
+
+    def _covers(self, other, writes):
+        """A write that need not stand overwrites others only if it was not lost itself."""
+        if other.state in ("ok", "failed"):
+            return other.state == "ok"
+        if other not in self._covering:
+            self._covering[other] = False
+            self._covering[other] = (self._of_delete(other.row, writes, other) if other.kind == "delete" else any(
+                self._of_mark(other.row, writes, other, column) for column in other.sets)) or False
+        return bool(self._covering[other])
 
     def _of_delete(self, row, writes, write):
         if row not in self.evidence.rows:
@@ -226,7 +240,8 @@ class Sums:
             return set(), set()
         surely, maybe = set(), set()
         for write in writes:
-            if write.began < insert.began and write.office == insert.office and write.may_stand:
+            if write.began < insert.began and write.office == insert.office and write.may_stand \
+                    and not self._went_back(write, insert):
                 if write.saw and write.state == "ok":
                     surely |= self._parts(row, write.saw["qty"], amounts) or set()
                 if write.kind == "add" and write.state == "ok":
@@ -237,6 +252,10 @@ class Sums:
             if write.office == insert.office and write.began < insert.began:
                 maybe.add(n)
         return surely, surely | maybe
+
+    def _went_back(self, earlier, later):
+        """Whether an office's database was put back between two of its writes."""
+        return any(office == later.office and earlier.began < at < later.ended for office, at in self.evidence.put_back)
 
     def _gone(self, row, writes, amounts):
         named = set()
@@ -277,7 +296,7 @@ LATEST = ("note", "card", "stock", "till", "slot", "memo")
 
 def policies(evidence):
     """The winner that the log names is whom the table's rules name."""
-    expected = {"rate": "winner", "wish": "loser"}
+    expected, latest = {"rate": "winner", "wish": "loser"}, () if evidence.clocks_differ else LATEST
     for row, entries in evidence.logged.items():
         for entry in entries:
             alive = [entry[side]["row"] is not None for side in ("winner", "loser")]
@@ -285,7 +304,7 @@ def policies(evidence):
                 yield Violation(row[1], f"{row[0]} {row[2]} has policy {entry['policy']}, and the other copy won")
             if alive[0] != alive[1] and entry["reason"] != "referenced" and alive[0] == (row[0] == "lease"):
                 yield Violation(row[1], f"{row[0]} {row[2]}: of update and delete the wrong one won")
-            if all(alive) and row[0] in LATEST and _is_earlier(evidence.by_row.get(row), entry):
+            if all(alive) and row[0] in latest and _is_earlier(evidence.by_row.get(row), entry):
                 yield Violation(row[1], f"{row[0]} {row[2]}: the earlier write won: {entry}")
 
 

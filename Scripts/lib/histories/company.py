@@ -78,13 +78,12 @@ class Company:
         self.conflicts_seen = max((entry["id"] for entry in entries), default=self.conflicts_seen)
         return entries
 
-    def copies(self):
-        """By office and table, the lines that COPY prints in the key's order."""
+    def copies(self, offices=OFFICES, orders=None):
+        """By office and table, the lines that COPY prints in the key's order. `orders`: the keys, by table."""
         command = ["psql", "-XAtq", "-v", "ON_ERROR_STOP=1"]
-        for table in TABLES.values():
-            command += ["-c", f"SELECT '== {table.name}'",
-                        "-c", f"COPY (SELECT * FROM {table.name} ORDER BY {table.order}) TO STDOUT"]
-        processes = {office: self.start(office, *command) for office in OFFICES}
+        for name, order in (orders or {table.name: table.order for table in TABLES.values()}).items():
+            command += ["-c", f"SELECT '== {name}'", "-c", f"COPY (SELECT * FROM {name} ORDER BY {order}) TO STDOUT"]
+        processes = {office: self.start(office, *command) for office in offices}
         copies = {}
         for office, process in processes.items():
             output, errors = process.communicate()

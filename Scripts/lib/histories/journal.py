@@ -8,10 +8,15 @@ from tables import BLOCK, TABLES
 
 # The data that has come here may forbid a write: a key or a unique value is taken, a parent is gone or has children.
 CONSTRAINT = ("23505", "23503")
+# The server has no room: its own affair.
+NO_ROOM = "53"
+CONNECT_SECONDS = 120
 
 
 class Write:
-    """What one operation did to one row, and what the row showed when it did: the row was locked."""
+    """What one operation did to one row, and what the row showed when it did: the row was locked. `state` is ok, failed
+    or unknown (the answer to COMMIT was lost); or excused: it was committed, and no other database had it when this one
+    was put back."""
 
     def __init__(self, block, office, table, k, kind, sets, saw, amount=0):
         self.block, self.office, self.table, self.k, self.kind = block, office, table, k, kind
@@ -60,10 +65,7 @@ class Application:
             state = "failed" if step.rolls_back else "ok"
         except pq.Failure as failure:
             state = "failed"
-            self.connection.run("ROLLBACK")
-            self.refused += 1
-            if failure.sqlstate not in CONSTRAINT:
-                self.broken.append((block, f"a statement failed at {self.office}: {failure.sqlstate} {failure}"))
+            self._refused(block, failure)
         except Lost as lost:
             state = "unknown" if lost.unknown and not step.rolls_back else "failed"
             self.connection.close()
@@ -72,8 +74,18 @@ class Application:
             write.began, write.ended, write.state = began, self.clock(), state
         self.writes += made
 
+    def _refused(self, block, failure):
+        self.refused += 1
+        if failure.sqlstate not in CONSTRAINT and failure.sqlstate[:2] != NO_ROOM:
+            self.broken.append((block, f"a statement failed at {self.office}: {failure.sqlstate} {failure}"))
+        try:
+            self.connection.run("ROLLBACK")
+        except pq.Failure:
+            self.connection.close()
+            self.connection = None
+
     def _connect(self):
-        until = time.monotonic() + 60
+        until = time.monotonic() + CONNECT_SECONDS
         while True:
             try:
                 self.connection = pq.Connection(self.url)
