@@ -132,6 +132,23 @@ extension EndToEnd {
       }
     }
 
+    /// It waited for both sides to be quiet, which they never are; what is pending here is all that matters.
+    @Test("a branch leaves while the others write all the time, with what was pending")
+    func aBranchLeavesUnderSteadyTraffic() throws {
+      try Company.with(branches: 2, schema: HistoryKeeper.schema, tracks: [["ledger"], ["shared"]]) { company in
+        let a = company["a"]
+        let keepers = [company.head, company["b"]].map { HistoryKeeper($0) }
+        for keeper in keepers { keeper.begin() }
+        try company.eventually(a, "SELECT count(*) > 50 FROM ledger", is: "t")
+        try a.stop()
+        try a.run("INSERT INTO ledger (who, what, v) VALUES ('a', 'the last one', 1)")
+        let outcome = try a.hub("leave")
+        for keeper in keepers { try keeper.end() }
+        #expect(outcome.code == 0, "\(outcome.errors)")
+        #expect(try company.head.connect().number("SELECT count(*) FROM ledger WHERE what = 'the last one'") == 1)
+      }
+    }
+
     @Test("a broker that cannot be reached at init leaves no half-made head")
     func initLeavesNothingWhenTheBrokerIsWrong() throws {
       try Company.with(branches: 1, schema: "SELECT 1", tracks: [], run: false, joined: false) { company in

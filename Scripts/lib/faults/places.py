@@ -182,10 +182,12 @@ class Places:
 
     def _control(self, name, action, environment=None):
         command = [f"{self.servers}/ctl/{name}", action]
-        process = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                 env={**os.environ, **(environment or {})})
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                   env={**os.environ, **(environment or {})})
+        output, _ = process.communicate()
         if process.returncode:
-            raise Broken(f"{name} {action}: {process.stdout.decode().strip()[-400:]}")
+            raise Broken(f"{name} {action}: {output.decode().strip()[-400:]}")
+        return process.pid
 
     # ------------------------------------------------------------------------------------------------ lines
 
@@ -208,14 +210,14 @@ class Places:
             return False
 
     def start_database(self, office, environment=None):
-        """Whatever state it was left in."""
+        """Whatever state it was left in. Returns the pid of what starts it."""
         if not self._runs(office):
             # Where nobody reaps orphans a dead server's number looks alive to the next one.
             for path in (f"{self.servers}/{office}/data/postmaster.pid",
                          f"{self.servers}/{office}/socket/.s.PGSQL.{self.port_of(office)}.lock"):
                 if os.path.exists(path):
                     os.unlink(path)
-        self._control(office, "start", environment)
+        return self._control(office, "start", environment)
 
     def port_of(self, office):
         with open(f"{self.servers}/{office}/port") as file:

@@ -62,6 +62,23 @@ extension OfficeService {
       rowsSent: counters.sent - began.sent, rowsReceived: counters.applied - began.applied)
   }
 
+  /// Returns true when head has acknowledged all that was written here, whatever goes on elsewhere; false when the time
+  /// is over.
+  package func awaitAcknowledged(until deadline: ContinuousClock.Instant) async throws -> Bool {
+    synchronisations += 1
+    defer { synchronisations -= 1 }
+    let began = ContinuousClock.now
+    while deadline > .now && failure == nil {
+      if session != nil, isGreeted, let look = emptyLookAt, look > began, outbound.resendFrom == nil,
+        outbound.isAcknowledged(by: identity.head)
+      {
+        return true
+      }
+      try await Task.sleep(for: .milliseconds(10))
+    }
+    return false
+  }
+
   /// Returns when this branch follows head's live stream and head knows it, or the time is over: under steady traffic
   /// it is never quiet.
   package func awaitLive(until deadline: ContinuousClock.Instant) async throws {

@@ -361,9 +361,9 @@ struct Leave: AsyncParsableCommand {
     try await service.prepare()
     let serving = Task { try await service.serve() }
     defer { serving.cancel() }
-    let outcome = try await service.synchronise(until: .now + .seconds(60))
+    let isAcknowledged = try await service.awaitAcknowledged(until: .now + .seconds(60))
     if await service.hasDeparted { return }
-    guard outcome.isQuiet else {
+    guard isAcknowledged else {
       throw HubError(
         .timedOut, "head has not acknowledged everything within 60 s",
         hint: "repeat when head runs, or depart with --force and keep the pending rows here alone")
