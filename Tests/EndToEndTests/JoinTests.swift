@@ -137,7 +137,7 @@ extension EndToEnd {
     func aBranchLeavesUnderSteadyTraffic() throws {
       try Company.with(branches: 2, schema: HistoryKeeper.schema, tracks: [["ledger"], ["shared"]]) { company in
         let a = company["a"]
-        let keepers = [company.head, company["b"]].map { HistoryKeeper($0) }
+        let keepers = [company.head, company["b"]].map { HistoryKeeper($0, pause: 10_000) }
         for keeper in keepers { keeper.begin() }
         try company.eventually(a, "SELECT count(*) > 50 FROM ledger", is: "t")
         try a.stop()

@@ -1,5 +1,5 @@
-"""What befalls the company: seeded, each fault at its time, many at once. A fault begins, lasts, and mends itself; `heal`
-afterwards mends what is left."""
+"""What befalls the company: seeded, each fault at its time, many at once. A fault begins, lasts, and mends itself;
+`heal` afterwards mends what is left."""
 
 import glob
 import os

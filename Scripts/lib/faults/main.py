@@ -27,6 +27,8 @@ def main():
             for office in OFFICES:
                 places.hubs[office].start()
             evidence = soup.run()
+            with open(f"{servers}/conflicts.log", "w") as file:
+                file.writelines(f"{entry}\n" for entry in evidence.conflicts)
             found = evidence.violations()
             summary(soup, evidence, found, time.monotonic() - began)
             if found:

@@ -29,26 +29,28 @@ ORDERS = {**{table.name: table.order for table in TABLES.values()}, **{name: "id
 class Restore:
     """A database that went back: what is newer than `backup` was gone there at `at`, when the others had `others`."""
 
-    def __init__(self, office, backup, at, others):
-        self.office, self.backup, self.at, self.others = office, backup, at, others
+    def __init__(self, office, backup, at, others, tags):
+        """`tags`: by office that never went back, the tags that were there at some time."""
+        self.office, self.backup, self.at, self.others, self.tags = office, backup, at, others, tags
 
     def had(self, write):
         return write.office == self.office and write.ended >= self.backup and write.began <= self.at
 
     def is_elsewhere(self, write):
+        """That a row is not there shows a delete only where the row had been: its insert may be on its way still."""
+        if write.kind == "delete":
+            return write.table == "tag" and any(
+                write.key in tags and write.key not in self.others[office]["tag"]
+                for office, tags in self.tags.items() if office in self.others)
         return any(shows(copies, write) for copies in self.others.values())
 
 
 def shows(copies, write):
-    """Whether an office's rows show a write, or that a row is deleted."""
+    """Whether an office's rows show a write that is no delete."""
     if write.table in ledger.TABLES:
         values = copies[write.table].get(write.key)
-        if write.kind == "delete":
-            return values is None
         return values is not None and (write.table != "price" or int(values["n"]) == write.values[0])
     row = copies[write.table].get((write.block, write.k))
-    if write.kind == "delete":
-        return row is None
     if row is None:
         return False
     if write.kind == "add":
@@ -209,7 +211,9 @@ class Soup:
     def restored(self, office, backup):
         """That database is stopped, all others are up."""
         others = {name: self._rows(name) for name in self.members if name != office}
-        self.restores.append(Restore(office, backup - self.zero, self.clock(), others))
+        gone_back = {restore.office for restore in self.restores}
+        tags = {reader.office: set(reader.tags) for reader in self.readers if reader.office not in gone_back}
+        self.restores.append(Restore(office, backup - self.zero, self.clock(), others, tags))
         if office == "head":
             self.head_recovers_until = float("inf")
             threading.Thread(target=self._await_recovery, daemon=True).start()
@@ -335,23 +339,24 @@ class Evidence:
     def violations(self):
         found = []
         copies = {office: {name: tables[name] for name in TABLES} for office, tables in self.copies.items()}
-        rows = check.Evidence(self.writes, copies, self.conflicts, self.discarded, False, self.blocks, self.put_back,
-                              self.clocks_differ)
+        rows = check.Evidence(self.writes, copies, _of_histories(self.conflicts), _of_histories(self.discarded), False,
+                              self.blocks, self.put_back, self.clocks_differ)
         of_rows, self.how, self.sums = check.everything(rows)
         found += [(violation.block, str(violation)) for violation in of_rows]
-        found += [(violation.block, str(violation)) for violation in check.refused(self._of_histories())]
+        waiting = {office: _of_histories(entries) for office, entries in self.waiting.items()}
+        found += [(violation.block, str(violation)) for violation in check.refused(waiting)]
         for office, entries in self.waiting.items():
             found += [(None, f"{entry['table']} {entry['key']} stays in quarantine at {office}: {entry['error']}")
                       for entry in entries if entry["table"].rpartition(".")[2] not in TABLES]
         for office in self.copies.keys() - set(OFFICES):
             found += [(None, f"{name} at {office} is not as at head")
                       for name in TABLES if copies[office][name] != copies["head"][name]]
-        books = Books(self.entries, self.copies, self.readers, self.since)
+        books = Books(self.entries, self.copies, self.readers, self.since, self.conflicts)
         found += [(None, what) for what in books.check()]
         found += [(None, what) for what in self.broken + self.problems]
-        self.rows, self.counted = rows, books.counted
+        self.rows, self.counted, self.gone = rows, books.counted, books.gone
         return found
 
-    def _of_histories(self):
-        return {office: [entry for entry in entries if entry["table"].rpartition(".")[2] in TABLES]
-                for office, entries in self.waiting.items()}
+
+def _of_histories(entries):
+    return [entry for entry in entries if entry["table"].rpartition(".")[2] in TABLES]

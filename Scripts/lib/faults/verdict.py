@@ -27,10 +27,11 @@ def summary(soup, evidence, found, seconds):
         ("errors", "; ".join(soup.faults.errors)),
         ("writes", f"{listed(states)}; {soup.figures['refused']} transactions refused by a constraint or a full disk"),
         ("accounted", listed(evidence.how)),
-        ("conflicts", f"{len(evidence.conflicts)} in the log; "
+        ("conflicts", f"{len(evidence.conflicts)} in the log "
+                      f"({listed(Counter(e['table'].rpartition('.')[2] for e in evidence.conflicts))}); "
                       f"{len(evidence.discarded)} rows with a unique value that was taken"),
-        ("once", f"{evidence.counted} rows of sale, tag and move; {evidence.sums.exact} counters exact, with "
-                 f"{evidence.sums.increments} increments"),
+        ("once", f"{evidence.counted} rows of sale, tag and move, {evidence.gone} of the excused are gone; "
+                 f"{evidence.sums.exact} counters exact, with {evidence.sums.increments} increments"),
         ("readers", f"{reads} totals read; {halves} in a half that status announced as catching up or recovering"),
         ("quiet", f"{soup.figures['quiet']:.1f} s after all was mended"
                   + (f"; {soup.figures['not equal at once']} times not equal at once when hub sync was done"
