@@ -60,10 +60,9 @@ extension Office {
     database.acknowledged[office] = welcome.start
     if let applied = database.applied[office] {
       // A hello that comes again, from before, is refused, and nobody listens.
-      let isAwaited = world.branches.contains {
-        $0.name == office && $0.process?.greeting.awaited?.nonce == hello.nonce
-      }
-      if isAwaited, Horizon.isBehind(hello.at, isSame: isSame, applied: applied, purged: database.purged) {
+      let branch = world.branches.first { $0.name == office && $0.process?.greeting.awaited?.nonce == hello.nonce }
+      branch?.isPutBack = false
+      if branch != nil, Horizon.isBehind(hello.at, isSame: isSame, applied: applied, purged: database.purged) {
         world.ledger.fail(.converged, "\(office) is behind the horizon \(database.purged)")
       }
       database.applied[office] = Horizon.greeted(applied: applied, start: welcome.start)

@@ -21,7 +21,7 @@ extension Office {
 
   /// Tombstones are kept for as long as backups are: what is put back, and has not greeted yet, knows them.
   private func isRemembered(_ horizon: Int64, _ world: World) -> Bool {
-    world.branches.allSatisfy { (database.applied[$0.name] ?? 0) == 0 || $0.stands($0.database) >= horizon }
+    world.branches.allSatisfy { !$0.isPutBack || $0.stands($0.database) >= horizon }
   }
 
   private func stands(_ database: Database) -> Int64 {

@@ -147,6 +147,7 @@ extension World {
     if what != .database { office.boot = drawStart() }
     office.server = drawStart()
     restores += 1
+    office.isPutBack = !office.isHead
     note("\(office.name) goes back (\(what)) to \(backup.database.last)")
     noteLost(old, now: office.database)
     for _ in 0..<random.pick([0, 1, 3, 8]) {

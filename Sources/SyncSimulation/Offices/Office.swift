@@ -28,6 +28,8 @@ final class Office {
   /// The host's file beside the database.
   var hostRecord: HostRecord?
   var backups: [Backup] = []
+  /// A branch that has not greeted since.
+  var isPutBack = false
   /// Wants to leave: its applications write no more.
   var isLeaving = false
 
