@@ -252,8 +252,8 @@ package protocol ChangeStore: VerifyStore {
     hubVersion: String, conflicts: Int64, recovery: RecoveryMachine.Progress?, applied: Int64) async throws(HubError)
   func savePurgePosition(_ reference: BatchReference, of peer: String) async throws(HubError)
   /// Head: notes that the horizon has come so far, and lets go of some of the tombstones behind where it was `keeping`
-  /// ago. Returns behind which batch all are gone.
-  func purge(reached: Int64, keeping: Duration) async throws(HubError) -> Int64
+  /// ago. Returns behind which batch they are going, and all are gone.
+  func purge(reached: Int64, keeping: Duration) async throws(HubError) -> (purging: Int64, purged: Int64)
   /// Branch: head's tombstones are gone behind this batch; lets go of some of its own.
   func purge(behind purged: Int64) async throws(HubError)
   func saveSeen(_ offices: [String]) async throws(HubError)

@@ -9,8 +9,7 @@ extension OfficeService {
     guard isHead else { return try await store.purge(behind: identity.purged) }
     guard !reception.recovery.isRecovering else { return }
     let reached = Horizon.reached(applied: peers.values.map(\.record.applied), last: outbound.last.number)
-    identity.purged = try await store.purge(reached: reached, keeping: options.keepDeleted)
-    identity.purging = max(identity.purging, identity.purged)
+    (identity.purging, identity.purged) = try await store.purge(reached: reached, keeping: options.keepDeleted)
   }
 
   /// Head says that its tombstones are gone behind this batch.

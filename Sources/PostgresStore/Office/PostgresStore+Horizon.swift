@@ -11,7 +11,7 @@ extension PostgresStore {
   /// Tombstones that go in one transaction.
   private static let purgedAtOnce = 10_000
 
-  package func purge(reached: Int64, keeping: Duration) async throws(HubError) -> Int64 {
+  package func purge(reached: Int64, keeping: Duration) async throws(HubError) -> (purging: Int64, purged: Int64) {
     let tables = state.withLock { $0.tables }
     return try await control.run { session in
       let milliseconds = keeping.components.seconds * 1000
@@ -25,18 +25,19 @@ extension PostgresStore {
         """)
       let due = try session.query(
         """
-        SELECT o.purged, h.number, h.position FROM hub.office o LEFT JOIN LATERAL (SELECT number, position FROM hub.horizon
+        SELECT o.purging, o.purged, h.number, h.position FROM hub.office o LEFT JOIN LATERAL (SELECT number, position FROM hub.horizon
           WHERE number > o.purged AND (reached_at <= now() - \(milliseconds) * interval '1 millisecond' OR number = o.purging)
           ORDER BY number DESC LIMIT 1) AS h ON true
         """)
-      guard let number = due.integer(0, 1) else { return due.int64(0, 0) }
+      let purged = due.int64(0, 1)
+      guard let number = due.integer(0, 2) else { return (due.int64(0, 0), purged) }
       // Durable before the first one goes: a database that was put back to before this is told.
       try session.query("UPDATE hub.office SET purging = greatest(purging, \(number))")
-      let isDone = try Self.letGo(session, tables, behind: FeedPosition(text: due.string(0, 2)), atHead: true)
-      guard isDone else { return due.int64(0, 0) }
+      let isDone = try Self.letGo(session, tables, behind: FeedPosition(text: due.string(0, 3)), atHead: true)
+      guard isDone else { return (number, purged) }
       try session.query("UPDATE hub.office SET purged = \(number)")
       try session.query("DELETE FROM hub.horizon WHERE number <= \(number)")
-      return number
+      return (number, number)
     }
   }
 
