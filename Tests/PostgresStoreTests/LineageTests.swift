@@ -76,6 +76,38 @@ import Testing
     }
   }
 
+  /// Believed: to look whether the tables are still the same before the scan's transaction is enough. A table tracked in
+  /// between was missing from the batch and behind its position.
+  @Test("CAP: a scan begins only if its own snapshot shows the tables that were loaded, under the catalogue named")
+  func aScanOfOtherTablesIsStale() async throws {
+    let office = try office()
+    let store = store(office)
+    _ = try await store.office()
+    try await store.reload()
+    #expect(try await rows(store, since: nil) == 1)
+    try office.application.script("CREATE TABLE late (id int PRIMARY KEY); INSERT INTO late VALUES (1), (2)")
+    try office.track([("public", "late")])
+    #expect(try await rows(store, since: nil) == nil, "the table is in the snapshot, and was not loaded")
+    try await store.reload()
+    #expect(try await rows(store, since: nil) == 3)
+    let version = try await store.office().catalogueVersion
+    try office.hub.script("UPDATE hub.office SET catalogue_version = catalogue_version + 1")
+    for since in [nil, BatchReference.origin] {
+      let opening = try await store.openFeed(
+        since: since, echoes: false, returns: false, catalogueVersion: version)
+      guard case .stale = opening else {
+        Issue.record("rows under a catalogue that is not theirs")
+        break
+      }
+    }
+    let window = try await store.openWindow(from: .origin, cursor: [], returning: nil, catalogueVersion: version)
+    guard case .stale = window else {
+      Issue.record("a window under a catalogue that is not its own")
+      return
+    }
+    await store.close()
+  }
+
   @Test("S1: of a hub that lost its office no connection is left, and none is opened again")
   func anEarlierHubDoesNotActAgain() async throws {
     let office = try office()

@@ -105,7 +105,9 @@ extension OfficeService {
     if lineage.replaced == .forked { return try await fork() }
     failure = HubError(
       .refused, refusal.reason,
-      hint: "stop this hub; if this database is the one to keep: hub leave, then hub join TOKEN --existing merge")
+      hint: "stop this hub; if this database is the one to keep: hub remove \(identity.name) and hub invite "
+        + "\(identity.name) at head, hub leave --force here, then hub join TOKEN --existing merge (replace: head's rows "
+        + "alone)")
     throw CancellationError()
   }
 

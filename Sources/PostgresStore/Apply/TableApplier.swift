@@ -376,6 +376,7 @@ struct TableApplier {
         picked))
   }
 
+  /// Head has sent back tombstones of this branch's own: from now on they are known to be head's, too.
   func confirmTombstones(of rows: [Int]) throws(PostgresError) {
     let picked = (0..<table.keyCount).map { SQLValue.column(block.columns[$0].picking(rows)) }
     try session.patiently(

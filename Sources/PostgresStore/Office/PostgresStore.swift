@@ -20,7 +20,7 @@ package final class PostgresStore: ChangeStore {
     var tables: [TableInfo] = []
     /// What the tracked tables looked like when `tables` was read.
     var signature = ""
-    /// When a mark was last made, or was not worth it.
+    /// When a mark was last made.
     var markedAt: ContinuousClock.Instant?
     /// The last scan that ended without rows, or the last batch.
     var scanned: FeedPosition?

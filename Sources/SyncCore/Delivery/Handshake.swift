@@ -110,7 +110,6 @@ package struct GreetingMachine: Sendable {
   ///
   /// A head that went back gets what came from it, too: whatever this office had applied before it made the batch where
   /// head stands, head had before it applied that batch; so all that head lost is new here since then.
-  ///
   package func welcomeArrived(
     _ welcome: Handshake.Welcome, inbound: InboundStream, outbound: OutboundStream
   ) -> Action {

@@ -35,8 +35,7 @@ package struct OutboundStream: Sendable {
 
   /// The header of a new batch. `base`: the batch from whose position its rows were read, as `base` said before the
   /// reading began: a request that comes meanwhile is not what this batch answers. A number is never used twice, also
-  /// not for what is sent again. nil before a session is agreed on, or when a
-  /// handshake since `adoptions` asks for more.
+  /// not for what is sent again. nil before a session is agreed on, or when a handshake since `adoptions` asks for more.
   package func nextHeader(id: Int64, after base: BatchReference, adoptions: Int? = nil) -> BatchHeader? {
     guard let session, resendFrom == nil || adoptions ?? self.adoptions == self.adoptions else { return nil }
     return BatchHeader(
