@@ -266,8 +266,10 @@ class Faults:
             if office == "head":
                 self.soup.keep_log()
             self.places.stop_database(office, "kill" if fault.choice * 10 % 1 < 0.5 else "stop")
-            self.soup.restored(office, self.places.backups[office])
-            self.places.put_back(office)
+            try:
+                self.soup.restored(office, self.places.backups[office])
+            finally:
+                self.places.put_back(office)
             time.sleep(fault.choice)
         finally:
             if is_held:

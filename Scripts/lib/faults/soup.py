@@ -209,8 +209,8 @@ class Soup:
     # ------------------------------------------------------------------------------------------------ restores
 
     def restored(self, office, backup):
-        """That database is stopped, all others are up."""
-        others = {name: self._rows(name) for name in self.members if name != office}
+        """That database is stopped, all others are up. Members may come and go meanwhile."""
+        others = {name: self._rows(name) for name in self.members.copy() if name != office}
         gone_back = {restore.office for restore in self.restores}
         tags = {reader.office: set(reader.tags) for reader in self.readers if reader.office not in gone_back}
         self.restores.append(Restore(office, backup - self.zero, self.clock(), others, tags))
