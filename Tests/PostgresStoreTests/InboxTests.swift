@@ -103,6 +103,51 @@ import Testing
     await head.close()
   }
 
+  @Test("a delete of head's that waits in quarantine, or was discarded, shows; a row or one's own delete does not")
+  func deletesThatWait() async throws {
+    let pair = try conflicts(0)
+    let branch = try await store(pair.branch)
+    #expect(try await !branch.deletesWait(from: "head"))
+    try pair.branch.hub.script(
+      """
+      INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state) VALUES
+        ('head', 'public.t', '{"id": 1}', '23514', 'e', '{"id": 1, "v": "a", "n": null}', 'x'),
+        ('branch', 'public.t', '{"id": 2}', '54000', 'e', '{}', '')
+      """)
+    #expect(try await !branch.deletesWait(from: "head"))
+    try pair.branch.hub.script(
+      """
+      INSERT INTO hub.quarantine (peer, table_name, key, sqlstate, error, "row", state) VALUES
+        ('head', 'public.t', '{"id": 3}', '23503', 'e', '{"id": 3, "v": null, "n": null}', 'x')
+      """)
+    #expect(try await branch.deletesWait(from: "head"))
+    try pair.branch.hub.script("DELETE FROM hub.quarantine")
+    #expect(try await !branch.deletesWait(from: "head"))
+    try pair.branch.hub.script("INSERT INTO hub.restate (rows) VALUES ('x')")
+    #expect(try await branch.deletesWait(from: "head"))
+    await branch.close()
+  }
+
+  @Test("a batch that says nothing of what was applied does not make the next one news")
+  func markAfterSilence() async throws {
+    let pair = try conflicts(0)
+    let branch = try await store(pair.branch)
+    try await branch.reload()
+    var previous = BatchReference.origin
+    for (number, applied) in [(Int64(1), Int64?(5)), (2, nil), (3, 5)] {
+      try pair.branch.application.script("INSERT INTO t VALUES (\(number), 'v', 1)")
+      _ = try await branch.openFeed(
+        since: nil, echoes: false, returns: false, catalogueVersion: try await branch.office().catalogueVersion)
+      let header = BatchHeader(
+        session: SessionID(rawValue: 1), reference: BatchReference(number: number, id: number), previous: previous)
+      try await branch.record(header, applied: applied)
+      await branch.closeFeed()
+      previous = header.reference
+    }
+    #expect(try pair.branch.copy("hub.batch", columns: "number, applied") == ["1\t5", "2\t5", "3\t5"])
+    await branch.close()
+  }
+
   @Test("what makes a retry worth it: any change of a tracked table's columns, constraints or indexes")
   func causes() async throws {
     let pair = try conflicts(1)

@@ -14,6 +14,9 @@ import Testing
     return office
   }
 
+  private static let seventhBatch =
+    "INSERT INTO hub.batch (number, id, previous, position) VALUES (7, 70, 0, pg_current_snapshot())"
+
   private func store(_ office: Office) -> PostgresStore {
     PostgresStore(url: office.database.url, coder: Drawer.coder)
   }
@@ -62,6 +65,39 @@ import Testing
     try office.application.script("INSERT INTO t VALUES (2, 'b')")
     #expect(try await rows(store, since: nil) == 1)
     #expect(try await rows(store, since: .origin) == 2)
+    await store.close()
+  }
+
+  @Test("S1: a head that forked uses no number of a history that it gave up, and reads on from where it stood")
+  func aForkedHeadCountsOnFromItsClock() async throws {
+    let head = try Office("head", cluster: 1)
+    try head.application.script("CREATE TABLE t (id int PRIMARY KEY, v text)")
+    try head.track([("public", "t")])
+    try head.application.script("INSERT INTO t VALUES (1, 'a')")
+    try head.hub.script(Self.seventhBatch)
+    try head.application.script("INSERT INTO t VALUES (2, 'b')")
+    let store = store(head)
+    _ = try await store.office()
+    try await store.reload()
+    let milliseconds = try head.hub.query("SELECT (extract(epoch FROM now()) * 1000)::bigint").int64(0, 0)
+    for _ in 0..<2 {
+      let before = try await store.lastBatch()
+      try await store.take(.forked, isNew: true)
+      let last = try await store.lastBatch()
+      #expect(last.number >= milliseconds && last.number > before.number && last.id != before.id)
+      #expect(try await store.knowsBatch(before))
+      #expect(try await rows(store, since: nil) == 1, "what was written since is still to be sent")
+    }
+    await store.close()
+  }
+
+  @Test("S1: a branch's numbers go on one by one")
+  func aForkedBranchCountsOn() async throws {
+    let office = try office()
+    try office.hub.script(Self.seventhBatch)
+    let store = store(office)
+    try await store.take(.forked, isNew: false)
+    #expect(try await store.lastBatch() == BatchReference(number: 7, id: 70))
     await store.close()
   }
 

@@ -16,6 +16,17 @@ struct SimulationTests {
     #expect(Simulation.run(seed: 32805).summary.finding == nil)
   }
 
+  /// A branch stood in a history of head's that was given up, at a number beyond what head had purged since: it brought back
+  /// what nobody else remembered, and half of a transaction.
+  @Test func headThatForkedCountsBeyondWhatItGaveUp() {
+    #expect(Simulation.run(seed: 37957).summary.finding == nil)
+  }
+
+  /// Head forgot deletes that a branch had in quarantine: its next write of the row waited there for a verdict for ever.
+  @Test func deletesInQuarantineAreNotForgotten() {
+    for seed in [39539, 1_017_372] { #expect(Simulation.run(seed: seed).summary.finding == nil, "seed \(seed)") }
+  }
+
   @Test func aSeedIsTheSameScheduleEveryTime() {
     for seed in 0..<20 {
       let once = Simulation.run(seed: seed, traces: true)

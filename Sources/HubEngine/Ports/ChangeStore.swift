@@ -224,6 +224,8 @@ package protocol ChangeStore: VerifyStore {
   /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too. `applied`: of a
   /// branch, the number of head's batch that it says it has applied.
   func record(_ header: BatchHeader, applied: Int64?) async throws(HubError)
+  /// Branch: whether deletes of head's are in quarantine, or were discarded and head has not stated their rows anew yet.
+  func deletesWait(from head: String) async throws(HubError) -> Bool
 
   /// Opens a catch-up window: rows since `from`'s position (origin: all) after `cursor`, by key. `returning`: also what
   /// this office once sent of the tables that only branches write; its database went back.

@@ -64,7 +64,7 @@ extension OfficeService {
     try await takeFeed()
     defer { isFeedTaken = false }
     // Fixed before the rows are read: a request or an acknowledgement that comes meanwhile is for the next batch.
-    let source = source
+    let source = try await source()
     var since: BatchReference?
     if source.isResend { since = try await store.knowsBatch(source.base) ? source.base : .origin }
     // What is sent again includes rows that came from the receiver: it may have lost them.
@@ -93,6 +93,8 @@ extension OfficeService {
     defer { isFeedTaken = false }
     // Who asked meanwhile gets the rows: an empty batch would lead past them.
     guard outbound.resendFrom == nil else { return }
+    let source = try await source()
+    guard source.applied != nil else { return pace.postponedEmptyBatch(at: uptime) }
     try await send(.empty, of: source)
   }
 
@@ -105,10 +107,15 @@ extension OfficeService {
     var applied: StreamPosition?
   }
 
-  private var source: Source {
-    Source(
+  private func source() async throws(HubError) -> Source {
+    var source = Source(
       base: outbound.base, adoptions: outbound.adoptions, isResend: outbound.resendFrom != nil,
       applied: isHead ? nil : applied(of: identity.head))
+    // Asked after that: a delete that came before and waits is seen, whatever happens meanwhile.
+    if source.applied != nil {
+      source.applied = Horizon.told(source.applied, deletesWait: try await store.deletesWait(from: identity.head))
+    }
+    return source
   }
 
   private func send(_ first: FeedPart, of source: Source) async throws {

@@ -6,6 +6,8 @@ package struct FeedPosition: Hashable, Sendable {
   package let text: String?
 
   package static let beginning = FeedPosition(text: nil)
+  /// The beginning as a snapshot, where one must be stored.
+  static let beginningText = "1:1:"
 
   package init(text: String?) { self.text = text }
 

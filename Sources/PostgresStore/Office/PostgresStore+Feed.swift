@@ -127,7 +127,8 @@ extension PostgresStore {
           """
           INSERT INTO hub.batch (number, id, previous, position, applied)
           VALUES (\(header.reference.number)::bigint, \(header.reference.id)::bigint, \(header.previous.id)::bigint,
-            \(snapshot)::pg_snapshot, \(applied ?? 0)::bigint)
+            \(snapshot)::pg_snapshot,
+            coalesce(\(applied)::bigint, (SELECT applied FROM hub.batch ORDER BY number DESC LIMIT 1), 0))
           """)
         return isMarked
       }

@@ -90,7 +90,20 @@ extension PostgresStore {
     return isAll
   }
 
-  // MARK: marks (branch)
+  // MARK: branch
+
+  /// A deleted row has its key alone; a row without other values than NULL is taken for one.
+  package func deletesWait(from head: String) async throws(HubError) -> Bool {
+    try await control.run { session in
+      try session.hot(
+        """
+        SELECT EXISTS (SELECT FROM hub.restate) OR EXISTS (
+          SELECT FROM hub.quarantine q WHERE peer = \(head) AND state <> '' AND NOT EXISTS (
+            SELECT FROM jsonb_each(q."row") e WHERE e.value <> 'null' AND NOT q.key ? e.key))
+        """
+      ).bool(0, 0)
+    }
+  }
 
   var isMarkDue: Bool { state.withLock { $0.markedAt.map { $0 + Self.markEvery < .now } ?? true } }
 

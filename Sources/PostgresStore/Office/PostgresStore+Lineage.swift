@@ -63,6 +63,7 @@ extension PostgresStore {
   private static func fork(_ session: Session, isNew: Bool) throws {
     if try areTransactionsOfAnother(session) { try rebase(session) }
     try makeValid(session, actor: isNew ? "\(Int64.random(in: 1...Int64.max))" : "hub.current_actor()")
+    try countOn(session)
     try session.script(
       """
       UPDATE hub.peer SET purge_number = 0;
@@ -79,6 +80,24 @@ extension PostgresStore {
       FROM hub.office WHERE role = 'head';
       UPDATE hub.request SET state = 'interrupted' WHERE state = 'waiting';
       DELETE FROM hub.stage
+      """)
+  }
+
+  /// Head: an empty batch, from which it counts on (``SyncCore/BatchReference/afterFork(at:id:)``).
+  private static func countOn(_ session: Session) throws {
+    let state = try session.query(
+      """
+      SELECT role = 'head', (extract(epoch FROM now()) * 1000)::bigint,
+        coalesce(b.number, 0), coalesce(b.id, 0), coalesce(b.position, \(FeedPosition.beginningText)::pg_snapshot)
+      FROM hub.office LEFT JOIN (SELECT * FROM hub.batch ORDER BY number DESC LIMIT 1) b ON true
+      """)
+    guard state.bool(0, 0) else { return }
+    let last = BatchReference(number: state.int64(0, 2), id: state.int64(0, 3))
+    let first = last.afterFork(at: state.int64(0, 1), id: .random(in: 1...Int64.max))
+    try session.query(
+      """
+      INSERT INTO hub.batch (number, id, previous, position)
+      VALUES (\(first.number), \(first.id), \(last.id), \(state.string(0, 4))::pg_snapshot)
       """)
   }
 

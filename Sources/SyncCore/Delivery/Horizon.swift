@@ -22,6 +22,12 @@ package enum Horizon {
     !isSame && applied > 0 && at.number < purged
   }
 
+  /// Branch: what a batch says that it has applied. A delete of head's that waits here, in quarantine or, discarded, for
+  /// head to state its row anew, has not met what is written here yet: as long as there is one the batch says nothing.
+  package static func told<Position>(_ applied: Position?, deletesWait: Bool) -> Position? {
+    deletesWait ? nil : applied
+  }
+
   /// Branch: what it says in a batch that it had applied is worth a mark when that is news: an earlier batch that says the
   /// same is the one that head may have, and this one not.
   package static func isMark(applied: Int64, told: Int64) -> Bool { applied > told }

@@ -68,6 +68,16 @@ package enum Lineage: Hashable, Sendable {
   package var needsNewSession: Bool { self != .continued }
 }
 
+extension BatchReference {
+  /// Head that forked counts on from its clock: the histories that it gave up used the numbers between, and a branch that
+  /// stands in one of these is behind all that comes now. As long as fewer than 1000 batches a second were made.
+  ///
+  /// - Parameter milliseconds: since 1970.
+  package func afterFork(at milliseconds: Int64, id: Int64) -> BatchReference {
+    BatchReference(number: max(following(by: 1), milliseconds), id: id)
+  }
+}
+
 /// Head, after it went back: which branches have not yet given back what it lost.
 ///
 /// A branch greets, and under the session of that handshake sends again what head does not have: the first batch that is

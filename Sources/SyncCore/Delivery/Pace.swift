@@ -102,6 +102,9 @@ package struct PaceMachine: Sendable {
     isAwaited = false
   }
 
+  /// An empty batch would say nothing: not yet.
+  package mutating func postponedEmptyBatch(at now: Duration) { batchAt = now }
+
   /// Somebody asked what the last batch is.
   package mutating func beatWanted(at now: Duration) { beatAt = min(beatAt, now) }
 

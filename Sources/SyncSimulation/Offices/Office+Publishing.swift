@@ -40,7 +40,7 @@ extension Office {
   private func scan(_ base: BatchReference, _ position: FeedPosition, _ rows: [TravellingRow]) -> Scan {
     Scan(
       base: base, adoptions: process?.outbound.adoptions ?? 0, position: position, rows: rows,
-      applied: isHead ? nil : applied(of: Broker.headQueue))
+      applied: isHead ? nil : Horizon.told(applied(of: Broker.headQueue), deletesWait: deletesWait))
   }
 
   private func foundNothing(_ position: FeedPosition, _ world: World) -> Bool {
@@ -55,6 +55,10 @@ extension Office {
     case .beat(let asks): beat(asks: asks, world)
     case .emptyBatch:
       let next = scan(process.outbound.base, position, [])
+      guard next.applied != nil else {
+        self.process?.pace.postponedEmptyBatch(at: world.now)
+        return false
+      }
       self.process?.scan = next
       return true
     case nil: break

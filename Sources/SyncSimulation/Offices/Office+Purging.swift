@@ -24,7 +24,7 @@ extension Office {
     world.branches.allSatisfy { !$0.isPutBack || $0.stands($0.database) >= horizon }
   }
 
-  private func stands(_ database: Database) -> Int64 {
+  func stands(_ database: Database) -> Int64 {
     (isHead ? database.last : database.inbound[Broker.headQueue]?.at ?? .origin).number
   }
 
@@ -55,6 +55,12 @@ extension Office {
       database.marks.append((applied, database.chain[scan.base] ?? .zero))
     }
     database.told = applied
+  }
+
+  /// Branch: whether deletes of head's are here that have not met what is written here.
+  var deletesWait: Bool {
+    !database.inbox.restates.isEmpty
+      || database.inbox.quarantine[Broker.headQueue, default: [:]].values.contains { !$0.row.state.isAlive }
   }
 
   /// Head: the batch that says so is applied.

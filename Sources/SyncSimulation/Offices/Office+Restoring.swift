@@ -61,6 +61,10 @@ extension Office {
       if isHead {
         database.recovery.began(with: world.branches.map(\.name))
         for name in database.applied.keys { database.applied[name] = 0 }
+        let position = database.chain[database.last]
+        database.last = database.last.afterFork(
+          at: Int64(world.now / .milliseconds(1)), id: Int64(truncatingIfNeeded: database.actor.rawValue))
+        database.chain[database.last] = position
       }
     }
     writeHostRecord()
@@ -115,6 +119,8 @@ extension World {
   }
 
   private func backUp(_ office: Office) {
+    // Made to stand further back: such a backup is refused.
+    guard office.isHead || office.stands(office.database) >= head.database.purged else { return }
     var database = office.database
     database.crash()
     if office.backups.count > 2 { office.backups.remove(at: disasters.int(0...office.backups.count - 1)) }

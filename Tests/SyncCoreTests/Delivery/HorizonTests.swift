@@ -22,6 +22,11 @@ struct HorizonTests {
     #expect(!Horizon.isBehind(reference(4), isSame: true, applied: 9, purged: 5), "a hello that came late")
   }
 
+  @Test func aBatchSaysNothingWhileDeletesWait() {
+    #expect(Horizon.told(reference(4), deletesWait: false) == reference(4))
+    #expect(Horizon.told(reference(4), deletesWait: true) == nil)
+  }
+
   @Test func onlyTheFirstBatchThatTellsMakesAMark() {
     #expect(Horizon.isMark(applied: 4, told: 3))
     #expect(!Horizon.isMark(applied: 4, told: 4))

@@ -26,6 +26,11 @@ struct LineageTests {
     #expect(start(record(), shown: 1) == .forked, "rows were shown in a catch-up alone")
   }
 
+  @Test func aForkedHeadCountsOnFromItsClockAndNeverBack() {
+    #expect(reference(7).afterFork(at: 1_800_000_000_000, id: 5) == BatchReference(number: 1_800_000_000_000, id: 5))
+    #expect(BatchReference(number: 1_900_000_000_000, id: 1).afterFork(at: 5, id: 2).number == 1_900_000_000_001)
+  }
+
   @Test func aDatabaseThatThisHostDoesNotKnowIsForked() {
     #expect(start(nil) == .forked)
     var other = record()
