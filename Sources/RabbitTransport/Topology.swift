@@ -7,6 +7,8 @@ package enum Topology {
   package static let headQueue = "hub.head"
   package static let deadQueue = "hub.dead"
   package static let deadBytesMax: Int64 = 64 << 20
+  /// How long a newcomer's queue outlives its last use.
+  package static let newcomerExpires: Duration = .seconds(300)
 
   package enum QueueType: String, Sendable, CaseIterable {
     case classic, quorum
@@ -21,16 +23,23 @@ package enum Topology {
     package var bytesMax: Int64
     /// The fanout exchange that feeds it.
     package var source: String?
+    /// The broker deletes it when nobody used it for so long; nil: never.
+    package var expires: Duration?
   }
 
   package static func queue(of role: TransportRole) -> String {
     switch role {
     case .head: headQueue
     case .branch(let office): officeQueue(office)
+    case .newcomer(let nonce): newcomerQueue(nonce)
     }
   }
 
   package static func officeQueue(_ office: String) -> String { "hub.office.\(office)" }
+
+  package static func newcomerQueue(_ nonce: Int64) -> String {
+    "hub.enrol." + String(UInt64(bitPattern: nonce), radix: 16)
+  }
 
   /// Names become part of queue names and of permission patterns.
   package static func isValid(office: String) -> Bool {
@@ -51,6 +60,7 @@ package enum Topology {
     case .head: (toHead, "")
     case .branches: (toBranches, "")
     case .office(let name): ("", officeQueue(name))
+    case .newcomer(let nonce): ("", newcomerQueue(nonce))
     }
   }
 }

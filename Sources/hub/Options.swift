@@ -15,10 +15,10 @@ struct DatabaseOptions: ParsableArguments {
   var json = false
 
   func url() throws -> String {
-    guard let url = database ?? environment("HUB_DATABASE_URL") else {
+    guard let url = try database ?? setting("HUB_DATABASE_URL") else {
       throw HubError(.usage, "no database given", hint: "pass --database URL or set HUB_DATABASE_URL")
     }
-    return url
+    return try DatabasePlace.resolve(url)
   }
 
   /// One short connection of this command.
@@ -49,7 +49,7 @@ struct BrokerOptions: ParsableArguments {
   var brokerCA: String?
 
   func url(stored: String?) throws -> String {
-    guard let url = broker ?? environment("HUB_BROKER_URL") ?? stored else {
+    guard let url = try broker ?? setting("HUB_BROKER_URL") ?? stored else {
       throw HubError(.usage, "no broker given", hint: "pass --broker URL or set HUB_BROKER_URL")
     }
     return url
@@ -81,6 +81,16 @@ struct DaemonOptions: ParsableArguments {
 func environment(_ name: String) -> String? {
   guard let value = getenv(name), value[0] != 0 else { return nil }
   return String(cString: value)
+}
+
+/// A setting of the environment: `NAME`, or the first line of the file that `NAME_FILE` names, as secrets are given to
+/// containers. `{n}` stands for the number of the database that this container's `hub run` took.
+func setting(_ name: String) throws -> String? {
+  guard let text = try environment(name) ?? environment(name + "_FILE").map(readFile) else { return nil }
+  guard let line = text.split(whereSeparator: \.isNewline).first.map(String.init) else {
+    throw HubError(.usage, "\(name)_FILE names an empty file")
+  }
+  return name == "HUB_DATABASE_URL" ? line : try DatabasePlace.resolve(line)
 }
 
 /// The row codec that the store is handed.

@@ -83,6 +83,32 @@ extension BrokerTests {
       }
     }
 
+    @Test("a newcomer asks before its queue is there, gets the answer, and touches no office's queue")
+    func aNewcomerIsAnsweredInAQueueOfItsOwn() async throws {
+      try await TestBroker.with { broker in
+        let transport = try broker.transport()
+        let head = try await transport.open(.head(offices: ["north"]))
+        try await head.publish([7], to: .office("north"), messageID: "for north")
+        let newcomer = try await transport.open(.newcomer(nonce: -5))
+        async let answer = within(.seconds(10)) { try await newcomer.next() }
+        try await newcomer.publish([1], to: .head, messageID: "may I")
+        let asked = try await within(.seconds(5)) { try await head.next() }
+        #expect(asked.body == [1])
+        try await head.acknowledge(asked.tag)
+        try await head.declareNewcomer(-5)
+        try await head.publish([2], to: .newcomer(-5), messageID: "you may")
+        try await head.confirmed()
+        let delivery = try await answer
+        #expect(delivery.body == [2])
+        try await newcomer.acknowledge(delivery.tag)
+        await newcomer.close()
+        let north = try await transport.open(.branch(office: "north"))
+        #expect(try await within(.seconds(5)) { try await north.next() }.messageID == "for north")
+        await north.close()
+        await head.close()
+      }
+    }
+
     @Test("BRK-11: messages of 4 MiB pass both ways", arguments: [1, 65_528, 65_529, 4 << 20])
     func largeMessagesPass(size: Int) async throws {
       try await TestBroker.with { broker in

@@ -19,6 +19,14 @@ import Testing
     #expect(!Topology.isValid(office: String(repeating: "x", count: 33)))
   }
 
+  @Test func whatANewcomerLeavesGoesByItself() {
+    let queue = Topology.Queue(name: "q", type: .classic, bytesMax: 1, source: nil, expires: .seconds(300))
+    #expect(queue.arguments(brokerMajor: 3).contains { $0.0 == "x-expires" && $0.1 == .number(300_000) })
+    #expect(Topology.newcomerQueue(-1) == "hub.enrol.ffffffffffffffff")
+    let office = Topology.headQueues(offices: ["a"], type: .classic, bytesMax: 1)
+    #expect(office.allSatisfy { !$0.arguments(brokerMajor: 3).map(\.0).contains("x-expires") })
+  }
+
   @Test("BRK-02: every queue is bounded and drops its oldest; none sends what it drops to hub.dead")
   func everyQueueIsBounded() {
     for type in Topology.QueueType.allCases {

@@ -6,6 +6,8 @@ package enum Destination: Hashable, Sendable {
   case branches
   /// One office's queue, through the default exchange.
   case office(String)
+  /// The queue of somebody who asks to be a member, by the nonce of the request.
+  case newcomer(Int64)
 }
 
 /// The broker's number of a delivery, unique in one session.
@@ -47,6 +49,9 @@ package enum TransportRole: Hashable, Sendable {
   case head(offices: [String])
   /// Declares nothing; consumes its own queue.
   case branch(office: String)
+  /// Publishes at once, and consumes the queue of its nonce from when head has declared it. No office's queue is
+  /// touched: the name that it asks for may be another's.
+  case newcomer(nonce: Int64)
 }
 
 /// Opens connections to the broker. One session is two connections (publishing, consuming); after any error the
@@ -71,6 +76,8 @@ package protocol TransportSession: Sendable {
   func reject(_ tag: DeliveryTag) async throws(TransportError)
   /// Head only: declares and binds a new office's queue.
   func declareOffice(_ name: String) async throws(TransportError)
+  /// Head only: declares the queue in which somebody who asks to be a member finds the answer; it goes by itself.
+  func declareNewcomer(_ nonce: Int64) async throws(TransportError)
   /// Head only: deletes an office's queue.
   func deleteOffice(_ name: String) async throws(TransportError)
   /// The broker blocks publishers (an alarm): for status.

@@ -4,7 +4,8 @@ import SyncWire
 
 /// Offices that come and go.
 extension OfficeService {
-  /// A branch asks to be a member (head). The same question twice has the same answer.
+  /// A branch asks to be a member (head). The same question twice has the same answer, in a queue of the question's
+  /// own: the one of the office that is asked for may belong to another.
   func enrolled(_ enrol: Enrol, incarnation: Int64) async throws {
     let outcome = try await store.enrol(
       office: enrol.office, secret: enrol.secret, nonce: enrol.nonce, incarnation: incarnation)
@@ -15,13 +16,17 @@ extension OfficeService {
     case .accepted(let residue):
       answer.residue = residue
       queuesToDelete.removeAll { $0 == enrol.office }
+      let isNew = peers[enrol.office]?.record.incarnation != incarnation
+      // What waits there was meant for the office that had the name before.
+      if isNew { try await session?.deleteOffice(enrol.office) }
       try await session?.declareOffice(enrol.office)
-      if peers[enrol.office]?.record.incarnation != incarnation {
+      if isNew {
         for record in try await store.peers() where record.office == enrol.office { adopt(record) }
         logger.info("office enrolled", metadata: ["hub.office": "\(enrol.office)"])
       }
     }
-    try await send(.enrolled(answer), to: .office(enrol.office))
+    try await session?.declareNewcomer(enrol.nonce)
+    try await send(.enrolled(answer), to: .newcomer(enrol.nonce))
   }
 
   /// Head answered (branch).
@@ -29,13 +34,14 @@ extension OfficeService {
     guard let enrolment, answer.nonce == enrolment.nonce else { return }
     if let refusal = answer.refusal {
       failure = HubError(
-        .refused, "head refused the token: \(refusal)", hint: "ask head for another: hub invite \(identity.name)")
+        .refused, "head refused the token: \(refusal)",
+        hint: "ask head for another (hub invite), or choose another name with --name")
       throw CancellationError()
     }
     self.enrolment = nil
     identity.residue = answer.residue
     try await store.saveResidue(answer.residue)
-    try await sayHello()
+    throw BecameMember()
   }
 
   /// A branch departs by itself; everything that it sent before is applied by now.

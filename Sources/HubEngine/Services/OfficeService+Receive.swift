@@ -93,8 +93,7 @@ extension OfficeService {
       try await store.finishRestate(request)
       restates.answered(request)
     case .leave(let nonce) where isHead: try await left(office, nonce: nonce)
-    // While this office enrols, what is left in the queue speaks of the office that had its name before.
-    case .removed(_, let reason) where !isHead && enrolment == nil: try await removedByHead(reason)
+    case .removed(_, let reason) where !isHead: try await removedByHead(reason)
     default: break
     }
   }

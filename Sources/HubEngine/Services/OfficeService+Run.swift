@@ -15,6 +15,8 @@ extension OfficeService {
       } catch let error as TransportError {
         if !Task.isCancelled { disconnected(error.kind == .queueInUse ? occupied : error.message) }
         if case .refused = error.kind { delay = max(delay, .seconds(2)) }
+      } catch is BecameMember {
+        delay = Limits.reconnectAfter
       } catch let error as HubError {
         disconnected("\(error)")
         isPrepared = false
@@ -63,9 +65,7 @@ extension OfficeService {
     // The database was away, and may be another server or an older copy now: its writes need a proven actor again.
     if !isPrepared { try await prepare() }
     try await refreshPeers()
-    let role: TransportRole =
-      isHead ? .head(offices: Array(peers.keys) + (try await store.invited())) : .branch(office: identity.name)
-    let session = try await transport.open(role)
+    let session = try await transport.open(try await role())
     self.session = session
     facts.isConnected = true
     facts.brokerError = nil
@@ -98,6 +98,11 @@ extension OfficeService {
       defer { group.cancelAll() }
       try await group.next()
     }
+  }
+
+  private func role() async throws -> TransportRole {
+    if isHead { return .head(offices: Array(peers.keys) + (try await store.invited())) }
+    return enrolment.map { .newcomer(nonce: $0.nonce) } ?? .branch(office: identity.name)
   }
 
   /// What another process changed: invitations, removals.
@@ -184,6 +189,9 @@ extension OfficeService {
   package var counters: (sent: Int64, applied: Int64) { (facts.rowsSent, facts.rowsApplied) }
   package var note: String? { facts.note }
 }
+
+/// Head took this office's enrolment: the next connection is that of a member, with its own queue.
+struct BecameMember: Error {}
 
 extension Duration {
   var wholeMilliseconds: Int64 { components.seconds * 1000 + components.attoseconds / 1_000_000_000_000_000 }

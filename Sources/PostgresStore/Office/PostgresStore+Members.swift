@@ -10,7 +10,7 @@ extension PostgresStore {
   package func invited() async throws(HubError) -> [String] {
     try await control.run { session in
       let rows = try session.query(
-        "SELECT DISTINCT office FROM hub.invite WHERE (used_at IS NULL OR reusable) AND expires_at > now()")
+        "SELECT DISTINCT office FROM hub.invite WHERE \(unsafe: Invitations.pending)")
       return (0..<rows.count).map { rows.text($0, 0) }
     }
   }
@@ -136,66 +136,6 @@ extension PostgresStore {
     }
   }
 
-  package func enrol(
-    office: String, secret: [UInt8], nonce: Int64, incarnation: Int64
-  ) async throws(HubError) -> EnrolOutcome {
-    try await control.run { session in
-      try session.transaction { session -> EnrolOutcome in
-        let invite = try session.query(
-          """
-          UPDATE hub.invite SET used_at = now(), used_nonce = \(nonce)::bigint
-          WHERE secret_digest = sha256(\(binary: secret))
-            AND (office = \(office) OR reusable AND left(\(office), length(office) + 1) = office || '-')
-            AND expires_at > now() AND (reusable OR used_at IS NULL OR used_nonce = \(nonce)::bigint)
-          RETURNING id, reusable
-          """)
-        guard invite.count > 0 else {
-          let why = try session.query(
-            """
-            SELECT CASE WHEN used_at IS NOT NULL THEN 'the token was used already' ELSE 'the token has expired' END
-            FROM hub.invite WHERE secret_digest = sha256(\(binary: secret))
-            """)
-          return .refused(why.count > 0 ? why.text(0, 0) : "head does not know the token")
-        }
-        let known = try session.query(
-          "SELECT residue, incarnation, state FROM hub.peer WHERE office = \(office)")
-        if known.count > 0, known.text(0, 2) == "active" || known.text(0, 2) == "joining",
-          known.integer(0, 1) != nil, known.integer(0, 1) != incarnation, invite.bool(0, 1)
-        {
-          return .refused("there is an office \(office) already")
-        }
-        let kept = known.count > 0 ? known.int(0, 0) : 0
-        guard let residue = try kept > 0 ? kept : Self.freeResidue(session) else {
-          return .refused("head has given every class of keys to a branch: hub remove those that are gone")
-        }
-        try session.query(
-          """
-          INSERT INTO hub.peer (office, state, residue, incarnation) VALUES (\(office), 'joining', \(residue), \(incarnation))
-          ON CONFLICT (office) DO UPDATE SET state = 'joining', incarnation = EXCLUDED.incarnation,
-            residue = EXCLUDED.residue, session = NULL, at_number = 0, at_id = 0, catch_from_number = NULL,
-            unsettled_until = NULL, acked_number = 0, acked_id = 0, purge_number = 0, joined_at = now()
-          WHERE hub.peer.incarnation IS DISTINCT FROM EXCLUDED.incarnation OR hub.peer.state IN ('invited', 'removed')
-          """)
-        return .accepted(residue: residue)
-      }
-    }
-  }
-
-  /// A class of keys for a new branch: one that nobody had, else that of the branch removed which was heard of the
-  /// longest ago. Should that one join again, it gets another.
-  private static func freeResidue(_ session: Session) throws -> Int? {
-    let stride = try stride(session)
-    let next = try session.query("SELECT coalesce(max(residue), 0) + 1 FROM hub.peer").int(0, 0)
-    if next < stride { return next }
-    let removed = try session.query(
-      """
-      WITH longest AS (SELECT office, residue FROM hub.peer WHERE state = 'removed' AND residue > 0
-        ORDER BY coalesce(last_seen, joined_at), office LIMIT 1)
-      UPDATE hub.peer p SET residue = 0 FROM longest WHERE p.office = longest.office RETURNING longest.residue
-      """)
-    return removed.count > 0 ? removed.int(0, 0) : nil
-  }
-
   package func removePeer(_ office: String) async throws(HubError) {
     try await control.perform { session in
       try session.transaction { session in
@@ -203,7 +143,7 @@ extension PostgresStore {
           """
           UPDATE hub.peer SET state = 'removed', session = NULL, recovery = NULL WHERE office = \(office)
           """)
-        try session.query("DELETE FROM hub.invite WHERE office = \(office)")
+        try session.query("DELETE FROM hub.invite WHERE office = \(office) AND NOT reusable")
         try session.query("DELETE FROM hub.stage WHERE peer = \(office)")
       }
     }

@@ -82,7 +82,7 @@ package struct OfficeStatus: Sendable {
       FROM hub.peer p LEFT JOIN hub.batch b ON b.number = p.acked_number AND b.id = p.acked_id
       UNION ALL
       SELECT i.office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, NULL FROM hub.invite i
-      WHERE used_at IS NULL AND NOT reusable AND expires_at > now()
+      WHERE \(unsafe: Invitations.pending)
         AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.office = i.office AND p.state <> 'removed')
       GROUP BY i.office
       ORDER BY 1, 2

@@ -265,5 +265,10 @@ package enum Migrations {
       END LOOP;
     END $$;
     """#,
+    #"""
+    -- Tokens for several offices: how many may enrol (NULL: any number), how many did; and tokens taken back.
+    ALTER TABLE hub.invite ADD uses_max int, ADD uses int NOT NULL DEFAULT 0, ADD revoked_at timestamptz;
+    CREATE UNIQUE INDEX ON hub.invite (secret_digest);
+    """#,
   ]
 }

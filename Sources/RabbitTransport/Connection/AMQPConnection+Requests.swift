@@ -96,6 +96,7 @@ extension Topology.Queue {
       ("x-queue-type", .text(type.rawValue)), ("x-max-length-bytes", .number(bytesMax)),
       ("x-overflow", .text("drop-head")),
     ]
+    if let expires { list.append(("x-expires", .number(expires.components.seconds * 1000))) }
     // Quorum queues know no exclusive consumer.
     if type == .quorum { list.append(("x-single-active-consumer", .truth(true))) }
     // From 4.0 on they drop a message after 20 deliveries unless told -1. Earlier ones have no limit, and take -1 for

@@ -15,6 +15,8 @@ actor Consumer: Link {
   var connection: AMQPConnection?
 
   private let logger: Logger
+  /// A newcomer's: whether its queue was found.
+  private var isListening = false
   /// Delivered and not settled, at most `prefetch`.
   private var unsettled: [DeliveryTag: Delivery] = [:]
 
@@ -53,6 +55,23 @@ actor Consumer: Link {
       }
       try c.consume(queue: queue, exclusively: exclusively, prefetch: prefetch, channel: Channel.deliveries)
     }
+  }
+
+  /// Consumes a queue that another office declares; false: it is not there yet.
+  func listen(to queue: String, prefetch: UInt16) throws(TransportError) -> Bool {
+    if isListening { return true }
+    let sought = Topology.Queue(name: queue, type: .classic, bytesMax: 0, source: nil)
+    do {
+      try onTopologyChannel { (c, channel) throws(AMQPFault) in
+        try c.declareQueue(sought, passive: true, channel: channel)
+      }
+    } catch {
+      guard error.kind == .queueMissing else { throw error }
+      return false
+    }
+    try consume(queue, exclusively: false, prefetch: prefetch, backlogMax: nil)
+    isListening = true
+    return true
   }
 
   // MARK: Deliveries

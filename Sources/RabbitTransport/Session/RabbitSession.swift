@@ -9,6 +9,7 @@ final class RabbitSession: TransportSession {
   let publisher: Publisher
   let consumer: Consumer
   private let queue: String
+  private let isNewcomer: Bool
   private let settings: RabbitTransport.Settings
   /// Each ends when the session has ended; `close` waits for both.
   private let pumps: [Task<Void, Never>]
@@ -50,9 +51,12 @@ final class RabbitSession: TransportSession {
       let queue = Topology.queue(of: role)
       var backlogMax: Int?
       if case .branch = role { backlogMax = settings.backlogMax }
+      if case .newcomer = role {
+        return .success(RabbitSession(fate, publisher, consumer, queue, isNewcomer: true, settings))
+      }
       try await consumer.consume(
         queue, exclusively: settings.queueType == .classic, prefetch: settings.prefetch, backlogMax: backlogMax)
-      return .success(RabbitSession(fate, publisher, consumer, queue, settings))
+      return .success(RabbitSession(fate, publisher, consumer, queue, isNewcomer: false, settings))
     } catch {
       let reason = fate.end(error, politely: true)
       // With the session ended, the pumps only take leave and let the connections go.
@@ -63,20 +67,28 @@ final class RabbitSession: TransportSession {
   }
 
   private init(
-    _ fate: SessionFate, _ publisher: Publisher, _ consumer: Consumer, _ queue: String,
+    _ fate: SessionFate, _ publisher: Publisher, _ consumer: Consumer, _ queue: String, isNewcomer: Bool,
     _ settings: RabbitTransport.Settings
   ) {
     self.fate = fate
     self.publisher = publisher
     self.consumer = consumer
     self.queue = queue
+    self.isNewcomer = isNewcomer
     self.settings = settings
     pumps = [Task { await consumer.pump() }, Task { await publisher.pump() }]
   }
 
   deinit { fate.end(TransportError(.closed, "the session was dropped")) }
 
-  func next() async throws(TransportError) -> Delivery { try await consumer.inbox.next() }
+  func next() async throws(TransportError) -> Delivery {
+    // Head declares a newcomer's queue when it has read the request.
+    while isNewcomer, try await !consumer.listen(to: queue, prefetch: settings.prefetch) {
+      if Task.isCancelled { throw TransportError(.closed, "waiting for head was cancelled") }
+      try? await Task.sleep(for: .milliseconds(100))
+    }
+    return try await consumer.inbox.next()
+  }
 
   func publish(_ body: [UInt8], to destination: Destination, messageID: String) async throws(TransportError) {
     if case .office(let name) = destination { try Self.checkName(name) }
@@ -98,6 +110,13 @@ final class RabbitSession: TransportSession {
     let queue = Topology.Queue(
       name: Topology.officeQueue(name), type: settings.queueType, bytesMax: settings.queueBytesMax,
       source: Topology.toBranches)
+    try await consumer.declare(exchanges: [], queues: [queue])
+  }
+
+  func declareNewcomer(_ nonce: Int64) async throws(TransportError) {
+    let queue = Topology.Queue(
+      name: Topology.newcomerQueue(nonce), type: .classic, bytesMax: 1 << 20, source: nil,
+      expires: Topology.newcomerExpires)
     try await consumer.declare(exchanges: [], queues: [queue])
   }
 

@@ -5,157 +5,7 @@ import Logging
 import PostgresStore
 import ServiceLifecycle
 import SyncCore
-import SyncWire
 import UnixSignals
-
-struct Join: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    abstract: "Register this database as a branch and load it; resumes when it was cut.")
-
-  @Argument(help: "What hub invite printed.") var token: String
-  @OptionGroup var options: DatabaseOptions
-  @OptionGroup var broker: BrokerOptions
-  @OptionGroup var daemon: DaemonOptions
-  @Option(help: "Tables that hold rows already: refuse, merge them, or replace them by head's.")
-  var existing = "refuse"
-  @Flag(help: "Accept a server with fsync off: for trials only.") var allowUnsafeDatabase = false
-
-  func run() async throws {
-    guard ["refuse", "merge", "replace"].contains(existing) else {
-      throw HubError(.usage, "--existing \(existing) is not known", hint: "use refuse, merge or replace")
-    }
-    let token: JoinToken
-    do {
-      token = try JoinToken(text: self.token)
-    } catch {
-      throw HubError(.usage, "the token cannot be read: \(error)", hint: "copy all of what hub invite printed")
-    }
-    guard !token.isExpired(at: SystemClock.now) else {
-      throw HubError(.refused, "the token has expired", hint: "ask head for another: hub invite \(token.office)")
-    }
-    let url = try broker.url(stored: token.broker)
-    let enrol = try prepare(token, url)
-    var broker = self.broker
-    broker.broker = url
-    var logger = try daemon.logger()
-    if daemon.logLevel == "info" { logger.logLevel = .warning }
-    let runner = try await OfficeRunner(database: options, broker: broker, daemon: daemon, logger: logger)
-    guard try await runner.lock() else {
-      throw HubError(.refused, "a hub runs on this database already", hint: "stop it first")
-    }
-    do {
-      try await load(runner, enrol)
-    } catch let error as HubError {
-      // Nothing half-done: before the first row arrived there is nothing to resume.
-      if error.code == .refused { try await undo(runner) }
-      throw error
-    }
-  }
-
-  /// The office's row, and what enrolment says; of a join that was cut, what it said then.
-  private func prepare(_ token: JoinToken, _ url: String) throws -> Enrol? {
-    try options.transaction { session in
-      if try Migrations.version(session) != nil {
-        let office = try PostgresStore.readOffice(session)
-        guard office.role == .branch, office.name == token.office, !office.isJoined else {
-          let what = office.role == .head ? "the head office" : "the branch"
-          throw HubError(
-            .refused, "this database is \(what) \(office.name) already", hint: "hub leave takes it out first")
-        }
-        try HeadSetup.set(session, "broker", url)
-        guard try HeadSetup.setting(session, "enrolled") == nil else { return nil }
-      } else {
-        try HeadSetup.prepareBranch(
-          session, name: token.office, head: token.head, broker: url, existing: existing,
-          nonce: .random(in: 1...Int64.max), secret: token.secret, allowsUnsafe: allowUnsafeDatabase)
-      }
-      let nonce = try HeadSetup.setting(session, "enrol_nonce").flatMap { Int64($0) } ?? 1
-      return Enrol(nonce: nonce, secret: token.secret, office: token.office, hubVersion: Hub.version)
-    }
-  }
-
-  private func load(_ runner: OfficeRunner, _ enrol: Enrol?) async throws {
-    let service = runner.service
-    try await service.prepare()
-    let meter = ProgressMeter(name: runner.identity.name)
-    if let enrol {
-      await service.enrol(enrol) { meter.show($0) }
-    } else {
-      await service.resume { meter.show($0) }
-    }
-    let serving = Task { try await service.serve() }
-    defer { serving.cancel() }
-    try await waitUntilJoined(runner, serving, isEnrolled: enrol == nil)
-    try await service.awaitLive(until: .now + .seconds(60))
-    // Rows that were here before go up.
-    if existing != "refuse" { _ = try await service.synchronise(until: .now + .seconds(60)) }
-    serving.cancel()
-    _ = try? await serving.value
-    meter.finish()
-    let counters = await service.counters
-    if options.json {
-      print(
-        JSONValue.fields([
-          "office": .string(runner.identity.name), "head": .string(runner.identity.head), "state": .string("joined"),
-          "rows": .integer(counters.applied),
-        ]).description)
-    } else {
-      print("\(runner.identity.name) is in step with \(runner.identity.head): \(counters.applied) rows. Next: hub run")
-    }
-  }
-
-  private func waitUntilJoined(
-    _ runner: OfficeRunner, _ serving: Task<Void, any Error>, isEnrolled: Bool
-  ) async throws {
-    let service = runner.service
-    let patience = ContinuousClock.now + .seconds(60)
-    var wasTold = false
-    while await !service.isJoined {
-      if let failure = await service.failed { throw failure }
-      let waits = await service.waitsForHead
-      if waits && patience < .now {
-        let why = await service.brokerError
-        throw HubError(
-          .timedOut, why.map { "no answer from head: \($0)" } ?? "head does not answer",
-          hint: "hub run has to run at head; then repeat hub join, it goes on where it stopped")
-      }
-      if waits && !wasTold && patience - .seconds(57) < .now {
-        wasTold = true
-        let why = await service.brokerError
-        printError("waiting for head to answer (60 s)\(why.map { ": \($0)" } ?? "")")
-      }
-      try await Task.sleep(for: .milliseconds(50))
-    }
-  }
-
-  private func undo(_ runner: OfficeRunner) async throws {
-    try await runner.store.leave()
-  }
-}
-
-/// Shows a load's progress: a bar on a terminal, a line every few seconds elsewhere.
-final class ProgressMeter: Sendable {
-  private let name: String
-  private let isTerminal = isatty(2) == 1
-  private let last = MutexBox(ContinuousClock.now - .seconds(10))
-
-  init(name: String) { self.name = name }
-
-  func show(_ progress: CatchUpProgress) {
-    let total = max(progress.total, progress.rows)
-    let percent = progress.isDone ? 100 : total == 0 ? 0 : Int(progress.rows * 100 / total)
-    guard last.update(every: isTerminal ? .milliseconds(100) : .seconds(2)) || progress.isDone else { return }
-    if isTerminal {
-      let filled = percent * 30 / 100
-      let bar = String(repeating: "#", count: filled) + String(repeating: ".", count: 30 - filled)
-      writeError("\r\(name) [\(bar)] \(percent) %  \(progress.rows) rows")
-    } else {
-      writeError("\(name): \(percent) %, \(progress.rows) of \(total) rows\n")
-    }
-  }
-
-  func finish() { if isTerminal { writeError("\n") } }
-}
 
 struct Run: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
@@ -177,8 +27,13 @@ struct Run: AsyncParsableCommand {
     }
     try CrashPoint.check()
     let logger = try daemon.logger()
+    // Held until the process ends.
+    let place = try await DatabasePlace.take(options.database, logger)
+    defer { withExtendedLifetime(place) {} }
+    var served = options
+    if let place { served.database = place.url }
     let office = OfficeDaemon(
-      options: options, broker: broker, daemon: daemon, keepDeleted: .milliseconds(Int64(keepDeleted * 86_400_000)),
+      options: served, broker: broker, daemon: daemon, keepDeleted: .milliseconds(Int64(keepDeleted * 86_400_000)),
       logger: logger)
     var quiet = logger
     quiet.logLevel = .error
@@ -212,6 +67,7 @@ struct OfficeDaemon: Service {
     _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ keepDeleted: Duration,
     _ logger: Logger
   ) async throws {
+    try await SelfJoin.run(options, broker, daemon, logger)
     var isStandby = false
     var wasReached = false
     while !Task.isCancelled {

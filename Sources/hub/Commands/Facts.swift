@@ -111,15 +111,16 @@ struct Health: ParsableCommand {
 
   func run() throws {
     let status = try options.transaction { try OfficeStatus.read($0) }
-    let isHealthy = status.state == "running" || status.state == "paused"
+    let state = status.office.isJoined || status.state == "stopped" ? status.state : "joining"
+    let isHealthy = state == "running" || state == "paused"
     if options.json {
-      print(JSONValue.fields(["healthy": .bool(isHealthy), "state": .string(status.state)]))
+      print(JSONValue.fields(["healthy": .bool(isHealthy), "state": .string(state)]))
     } else if isHealthy {
-      print("\(status.office.name) \(status.state)")
+      print("\(status.office.name) \(state)")
     }
     guard isHealthy else {
       throw HubError(
-        .notReady, "\(status.office.name) is \(status.state)",
+        .notReady, "\(status.office.name) is \(state)",
         hint: status.state == "stopped" ? "start hub run" : status.brokerError ?? "look at hub status")
     }
   }

@@ -158,81 +158,6 @@ struct Tables: ParsableCommand {
   }
 }
 
-struct Invite: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    abstract: "Make a token for a branch (head): printed alone on stdout, for hub join.")
-
-  @Argument(help: "The branch's name.") var name: String
-  @OptionGroup var options: DatabaseOptions
-  @OptionGroup var broker: BrokerOptions
-  @Option(help: "How long the token is good: 30m, 12h, 7d.") var expires = "7d"
-  @Flag(help: "For several branches, named NAME-1, NAME-2 and so on by themselves.") var reusable = false
-
-  func run() async throws {
-    try checkName(name)
-    let seconds = try Self.seconds(expires)
-    if reusable { throw notYet("--reusable") }
-    let secret = (0..<32).map { _ in UInt8.random(in: 0...255) }
-    let (head, stored, queueType) = try options.transaction { session -> (String, String?, String) in
-      let office = try HeadSetup.requireHead(session, for: "invite")
-      guard office.name != name else { throw HubError(.refused, "\(name) is the head office itself") }
-      let taken = try session.query(
-        "SELECT EXISTS (SELECT FROM hub.peer WHERE office = \(name) AND state IN ('joining', 'active'))")
-      if taken.bool(0, 0) {
-        throw HubError(
-          .refused, "there is a branch \(name) already", hint: "choose another name, or hub remove \(name) first")
-      }
-      try session.query("DELETE FROM hub.invite WHERE office = \(name) AND used_at IS NULL")
-      try session.query(
-        """
-        INSERT INTO hub.invite (office, secret_digest, expires_at)
-        VALUES (\(name), sha256(\(binary: secret)), now() + \(seconds)::int * interval '1 second')
-        """)
-      return (
-        office.name, try HeadSetup.setting(session, "broker"),
-        try HeadSetup.setting(session, "queue_type") ?? "classic"
-      )
-    }
-    let url = try broker.url(stored: stored)
-    let token = try JoinToken(
-      broker: url, authority: nil, office: name, secret: secret, head: head,
-      expiresAt: SystemClock.now + Int64(seconds) * 1_000_000
-    ).text()
-    try await declareQueue(stored: stored, queueType: queueType)
-    print(
-      options.json
-        ? JSONValue.fields(["office": .string(name), "token": .string(token)]).description : token)
-  }
-
-  /// The daemon declares the queue if it runs; else this command, if the broker answers; else the daemon's next
-  /// connection does.
-  private func declareQueue(stored: String?, queueType: String) async throws {
-    let requested = try options.transaction { session in
-      try Requests.daemonRuns(session) ? try Requests.leave(session, "declare", name) : nil
-    }
-    if let requested {
-      if try await Requests.wait(options, requested, seconds: 10) == nil {
-        printError("note: the daemon has not declared the queue yet (is the broker down?); it will when connected")
-      }
-      return
-    }
-    let transport = try makeTransport(
-      broker, stored: stored, name: "hub invite", queueType: queueType, logger: Logger(label: "hub"))
-    do {
-      try await declare(offices: [name], options, transport)
-    } catch let error as HubError {
-      printError("note: \(error.message); the queue is declared when hub run connects")
-    }
-  }
-
-  private static func seconds(_ text: String) throws -> Int {
-    let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
-    guard let last = text.last, let unit = units[last], let count = Int(text.dropLast()), count > 0, count < 100_000
-    else { throw HubError(.usage, "--expires \(text) is no time", hint: "write it as 30m, 12h or 7d") }
-    return count * unit
-  }
-}
-
 struct Remove: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Remove a branch (head): it no longer counts, its queue goes. Its database stays as it is.")
@@ -247,14 +172,14 @@ struct Remove: AsyncParsableCommand {
       let known = try session.query(
         """
         SELECT EXISTS (SELECT FROM hub.peer WHERE office = \(name) AND state <> 'removed')
-          OR EXISTS (SELECT FROM hub.invite WHERE office = \(name))
+          OR EXISTS (SELECT FROM hub.invite WHERE office = \(name) AND NOT reusable)
         """)
       guard known.bool(0, 0) else {
         throw HubError(.refused, "there is no branch \(name)", hint: "hub branches lists them")
       }
       if try Requests.daemonRuns(session) { return (try Requests.leave(session, "remove", name), nil, "") }
       try session.query("UPDATE hub.peer SET state = 'removed', session = NULL WHERE office = \(name)")
-      try session.query("DELETE FROM hub.invite WHERE office = \(name)")
+      try session.query("DELETE FROM hub.invite WHERE office = \(name) AND NOT reusable")
       return (
         nil, try HeadSetup.setting(session, "broker"), try HeadSetup.setting(session, "queue_type") ?? "classic"
       )
