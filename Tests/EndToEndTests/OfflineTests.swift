@@ -51,6 +51,49 @@ extension EndToEnd {
         #expect(try head.connect().value("SELECT count(*) FROM hub.conflict") == "0")
       }
     }
+
+    @Test("away for long: each row once, deletes too, own work kept; at head and the broker nothing grows for it")
+    func aLongAbsence() throws {
+      let schema = """
+        CREATE TABLE price (id int PRIMARY KEY, v int NOT NULL);
+        INSERT INTO price SELECT g, 0 FROM generate_series(1, 1000) g
+        """
+      try Company.with(branches: 2, schema: schema, tracks: [["price"]]) { company in
+        let (head, a, b) = (company.head, company["a"], company["b"])
+        try company.settle(["price"])
+        b.murder()
+        try b.run("UPDATE price SET v = -1 WHERE id <= 20; INSERT INTO price VALUES (5000, 7)")
+        let rounds = Servers.isFull ? 1000 : 150
+        let application = try head.connect()
+        for round in 1...rounds { try application.run("UPDATE price SET v = \(round) WHERE id > 20") }
+        try company.settle(["price"], offices: [head, a])
+        try a.run("DELETE FROM price WHERE id > 900")
+        try company.settle(["price"], offices: [head, a])
+        #expect(try head.connect().number("SELECT count(*) FROM hub.v1") == 1000, "a version a row, tombstones too")
+        #expect(try head.connect().number("SELECT count(*) FROM pg_replication_slots") == 0, "no WAL is kept for it")
+        let records = try head.connect().number("SELECT count(*) FROM hub.batch")
+        #expect(records <= rounds + 100)
+        var waiting = 0
+        try until(150, "the queue of b is short, it has \(waiting) messages", every: 3) {
+          waiting = try Broker.queues(company.virtualHost)["hub.office.b"] ?? .max
+          return waiting <= 64
+        }
+        try b.start()
+        try company.settle(["price"])
+        try company.eventually(b, "SELECT count(*) FROM price WHERE v = \(rounds)", is: "880")
+        for office in company.offices {
+          #expect(try office.connect().value("SELECT count(*) FROM price WHERE v = -1") == "20")
+          #expect(try office.connect().value("SELECT count(*) FROM price") == "901", "deleted rows stay away")
+        }
+        var received = 0
+        try until(20, "b counted its rows, it received \(received)") {
+          received = try b.status()["rows_applied"] as? Int ?? 0
+          return received >= 979
+        }
+        say("\(rounds) updates of 980 rows while away: \(received) rows came; head keeps \(records) records of batches")
+        #expect(received <= 1200, "\(received) rows came for 980 that changed")
+      }
+    }
   }
 
   @Suite(.serialized)

@@ -20,6 +20,8 @@ CONNECTIONS = 2
 # The branch that comes and goes.
 GUEST = "west"
 SYNC_SECONDS = 300
+# What a person repeats until it is done, while everything fails.
+COMMAND_SECONDS = 900
 HISTORIES_A_MINUTE = 24
 # One history's edits end within this long after its first.
 HISTORY_SECONDS = 10
@@ -196,7 +198,7 @@ class Soup:
 
     def _until_done(self, office, *arguments):
         """Repeats a command that failures keep from being done, as a person would."""
-        until = time.monotonic() + SYNC_SECONDS
+        until = time.monotonic() + COMMAND_SECONDS
         while True:
             code, output, error = self.places.hub(office, *arguments)
             if code == 0:

@@ -78,6 +78,8 @@ package protocol TransportSession: Sendable {
   func declareOffice(_ name: String) async throws(TransportError)
   /// Head only: declares the queue in which somebody who asks to be a member finds the answer; it goes by itself.
   func declareNewcomer(_ nonce: Int64) async throws(TransportError)
+  /// Head only: empties an office's queue that has more messages than the office would read when it comes.
+  func shortenQueue(of office: String) async throws(TransportError)
   /// Head only: deletes an office's queue.
   func deleteOffice(_ name: String) async throws(TransportError)
   /// The broker blocks publishers (an alarm): for status.

@@ -67,6 +67,7 @@ extension OfficeService {
     try await refreshPeers()
     let session = try await transport.open(try await role())
     self.session = session
+    connectedAt = uptime
     facts.isConnected = true
     facts.brokerError = nil
     facts.state = "running"
@@ -148,7 +149,7 @@ extension OfficeService {
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
       for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
       if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }
-      if isHead, count % 15 == 0 { try await declareQueuesOfTheSilent() }
+      if isHead, count % 15 == 0 { try await tendQueuesOfTheSilent() }
       while isHead, !queuesToDelete.isEmpty, count % 5 == 0 {
         try await session?.deleteOffice(queuesToDelete.removeFirst())
       }
@@ -157,11 +158,13 @@ extension OfficeService {
   }
 
   /// An office whose queue somebody deleted cannot connect, so it is not heard of: branches declare nothing. Nor can one
-  /// that was invited join.
-  private func declareQueuesOfTheSilent() async throws {
+  /// that was invited join. What waits for one that is away does not grow for weeks.
+  private func tendQueuesOfTheSilent() async throws {
     for office in try await store.invited() where peers[office] == nil { try await session?.declareOffice(office) }
-    for (office, peer) in peers where peer.lastSeen.map({ $0 + .seconds(10) < .now }) ?? true {
-      try await session?.declareOffice(office)
+    for (office, peer) in peers {
+      let silence = peer.lastSeen?.duration(to: .now) ?? uptime - connectedAt
+      if peer.lastSeen == nil || silence > .seconds(10) { try await session?.declareOffice(office) }
+      if silence > Limits.absentAfter { try await session?.shortenQueue(of: office) }
     }
   }
 

@@ -60,6 +60,8 @@ package actor OfficeService {
   var hasCaughtUp = false
   var facts = DaemonFacts(state: "offline")
   var session: (any TransportSession)?
+  /// When, by `uptime`.
+  var connectedAt: Duration = .zero
 
   // publishing
   /// Who asked whether everything is sent, and when.

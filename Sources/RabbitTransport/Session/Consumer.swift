@@ -47,12 +47,7 @@ actor Consumer: Link {
   ) throws(TransportError) {
     try attempt { (c) throws(AMQPFault) in
       try c.openChannel(Channel.deliveries)
-      if let backlogMax, case let waiting = try c.messageCount(of: queue, channel: Channel.deliveries),
-        waiting > backlogMax
-      {
-        try c.purge(queue, channel: Channel.deliveries)
-        self.logger.info("a long queue is emptied: a catch-up is shorter", metadata: ["rabbit.messages": "\(waiting)"])
-      }
+      if let backlogMax { try self.shorten(queue, to: backlogMax, c, Channel.deliveries) }
       try c.consume(queue: queue, exclusively: exclusively, prefetch: prefetch, channel: Channel.deliveries)
     }
   }
@@ -120,6 +115,21 @@ actor Consumer: Link {
         if let source = queue.source { try c.bind(queue: queue.name, to: source, channel: channel) }
       }
     }
+  }
+
+  func shorten(_ queue: String, to backlogMax: Int) throws(TransportError) {
+    try onTopologyChannel { (c, channel) throws(AMQPFault) in try self.shorten(queue, to: backlogMax, c, channel) }
+  }
+
+  private func shorten(
+    _ queue: String, to backlogMax: Int, _ connection: AMQPConnection, _ channel: UInt16
+  ) throws(AMQPFault) {
+    let waiting = try connection.messageCount(of: queue, channel: channel)
+    guard waiting > backlogMax else { return }
+    try connection.purge(queue, channel: channel)
+    logger.info(
+      "a long queue is emptied: a catch-up is shorter",
+      metadata: ["rabbit.queue": "\(queue)", "rabbit.messages": "\(waiting)"])
   }
 
   func delete(queue: String) throws(TransportError) {

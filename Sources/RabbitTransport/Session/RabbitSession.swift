@@ -120,6 +120,11 @@ final class RabbitSession: TransportSession {
     try await consumer.declare(exchanges: [], queues: [queue])
   }
 
+  func shortenQueue(of office: String) async throws(TransportError) {
+    try Self.checkName(office)
+    try await consumer.shorten(Topology.officeQueue(office), to: settings.backlogMax)
+  }
+
   func deleteOffice(_ name: String) async throws(TransportError) {
     try Self.checkName(name)
     try await consumer.delete(queue: Topology.officeQueue(name))

@@ -119,8 +119,6 @@ extension World {
   }
 
   private func backUp(_ office: Office) {
-    // Made to stand further back: such a backup is refused.
-    guard office.isHead || office.stands(office.database) >= head.database.purged else { return }
     var database = office.database
     database.crash()
     if office.backups.count > 2 { office.backups.remove(at: disasters.int(0...office.backups.count - 1)) }
@@ -138,6 +136,8 @@ extension World {
   private func restore(_ office: Office) {
     guard !office.backups.isEmpty, !office.isLeaving else { return }
     let backup = disasters.pick(office.backups)
+    // A branch stood further back when this was made than it did before, because head forked: it would be refused.
+    guard office.isHead || office.stands(backup.database) >= head.database.purged else { return }
     let what = disasters.pick(Restoration.allCases)
     let old = office.database
     office.process = nil
