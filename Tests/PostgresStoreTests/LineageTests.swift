@@ -21,6 +21,18 @@ import Testing
     PostgresStore(url: office.database.url, coder: Drawer.coder)
   }
 
+  /// Believed: a host that does not show its boot id (/proc hidden from a service) may be called "unknown". Every start
+  /// was the same boot then, and an image of the machine that was put back passed for a database that went on.
+  @Test("S1: a host that does not tell its boot is another one at every start")
+  func aBootThatIsNotToldIsNeverTheSame() throws {
+    let hidden = "/nonexistent/boot_id"
+    #expect(HostFile.bootWord(in: hidden) != HostFile.bootWord(in: hidden))
+    #expect(!HostFile.bootWord(in: hidden).contains(" "), "the record is split at blanks")
+    let told = "/proc/sys/kernel/random/boot_id"
+    #expect(HostFile.bootWord(in: told) == HostFile.bootWord(in: told))
+    #expect(HostFile.boot == HostFile.bootWord(in: told))
+  }
+
   @Test("S1: CREATE DATABASE TEMPLATE copies the server's start and the table's number, not where its file is")
   func aCopyOnTheSameServerWritesUnderAnotherActor() throws {
     let office = try office()

@@ -50,15 +50,18 @@ package struct HostFile: Sendable {
   }
 
   /// Of the host's kernel since it started (proc(5)); one word.
-  package static let boot: String = {
-    let descriptor = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { return "unknown" }
-    defer { close(descriptor) }
+  package static let boot = bootWord(in: "/proc/sys/kernel/random/boot_id")
+
+  /// The file's word. A host that does not tell is a new one at every start: taken for the same one for ever, an image of
+  /// the whole machine that is put back would pass for a database that went on.
+  package static func bootWord(in path: String) -> String {
     var bytes = [UInt8](repeating: 0, count: 64)
-    let count = max(0, Glibc.read(descriptor, &bytes, bytes.count))
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    let count = descriptor >= 0 ? max(0, Glibc.read(descriptor, &bytes, bytes.count)) : 0
+    if descriptor >= 0 { close(descriptor) }
     let word = bytes.prefix(count).filter { $0 > 32 && $0 < 127 }
-    return word.isEmpty ? "unknown" : String(decoding: word, as: UTF8.self)
-  }()
+    return word.isEmpty ? "untold-\(UInt64.random(in: 0...UInt64.max))" : String(decoding: word, as: UTF8.self)
+  }
 
   private func failed() -> HubError {
     HubError(
