@@ -11,7 +11,8 @@ struct OfficeRunner {
   let identity: OfficeIdentity
 
   init(
-    database: DatabaseOptions, broker: BrokerOptions, daemon: DaemonOptions, keepDeleted: Duration? = nil,
+    database: DatabaseOptions, broker: BrokerOptions, daemon: DaemonOptions,
+    service options: ServiceOptions = ServiceOptions(),
     logger: Logger? = nil
   ) async throws {
     let logger = try logger ?? daemon.logger()
@@ -29,9 +30,8 @@ struct OfficeRunner {
     store = PostgresStore(url: try database.url(), coder: rowCoder)
     let transport = try makeTransport(
       broker, stored: stored, name: "hub \(identity.name)", queueType: queueType, logger: logger)
-    var options = ServiceOptions()
+    var options = options
     options.stateDirectory = daemon.stateDirectory()
-    if let keepDeleted { options.keepDeleted = keepDeleted }
     self.identity = identity
     service = OfficeService(
       store: store, transport: transport, options: options, identity: identity, hubVersion: Hub.version,

@@ -169,6 +169,17 @@ package struct DaemonFacts: Sendable, Equatable {
   package var note: String?
   package var rowsSent: Int64
   package var rowsApplied: Int64
+  /// Rows and bytes of messages, and how many a second.
+  package var outgoing = TrafficMeter()
+  package var incoming = TrafficMeter()
+  /// Head: what each branch acknowledges.
+  package var lines: [String: TrafficMeter] = [:]
+  /// Rows that a catch-up has yet to bring, as head said; nil: unknown.
+  package var incomingLeft: Int64?
+  /// All that was found is handed over to the broker.
+  package var isAllSent = false
+  /// Of the hours in which this office connects.
+  package var windowCloses: String?
 
   package init(state: String) {
     self.state = state
@@ -176,6 +187,25 @@ package struct DaemonFacts: Sendable, Equatable {
     isBlocked = false
     rowsSent = 0
     rowsApplied = 0
+  }
+
+  /// As it is stored for status.
+  package var traffic: JSONValue {
+    let branches = lines.sorted { $0.key < $1.key }.map { JSONValue.Member($0.key, $0.value.json) }
+    return .fields([
+      "out": outgoing.json, "in": incoming.json, "in_left": JSONValue(incomingLeft), "all_sent": .bool(isAllSent),
+      "branches": .object(branches), "window_closes": JSONValue(windowCloses),
+    ])
+  }
+}
+
+extension TrafficMeter {
+  fileprivate var json: JSONValue {
+    .fields([
+      "under_way": .integer(underWay), "unconfirmed": .integer(unfinished),
+      "rows_per_second": rowsPerSecond.map { .number($0) } ?? .null,
+      "bytes_per_second": bytesPerSecond.map { .number($0) } ?? .null,
+    ])
   }
 }
 

@@ -84,6 +84,8 @@ package protocol TransportSession: Sendable {
   func deleteOffice(_ name: String) async throws(TransportError)
   /// The broker blocks publishers (an alarm): for status.
   var isBlocked: Bool { get async }
+  /// Published and not yet confirmed by the broker.
+  var unconfirmedBytes: Int { get async }
   /// Ends both connections; deliveries not acknowledged go back to the queue. Safe to call twice.
   func close() async
 }

@@ -71,12 +71,13 @@ extension OfficeService {
       let header = WindowHeader(
         session: session, token: pull.token, part: index, isLastPart: part.isLast || isSpent, from: start,
         cursor: cursor, more: !part.isLast, full: false, target: target)
-      try await send(
+      let size = try await send(
         .window(
           WindowPart(
             header: header, catalogueVersion: catalogue.version, snapshotAt: snapshotAt, rowsTotal: total,
             blocks: part.blocks)), to: .office(office))
       CrashPoint.windowSent.passed()
+      sentWindow(rows: part.rows, bytes: size, to: office)
       if header.isLastPart { break }
       part = try await store.nextWindowPart(rowsMax: Int(clamping: max(1, pull.rowsMax - rows)))
       index += 1

@@ -138,13 +138,15 @@ extension OfficeService {
       var part = first
       var index = 0
       var rows: Int64 = 0
+      facts.outgoing.began(at: uptime)
       while true {
         let message = BatchPart(
           header: header, catalogueVersion: identity.catalogueVersion, part: index, isLast: part.isLast,
           snapshotAt: snapshotAt, applied: source.applied, rowsBefore: rows, blocks: part.blocks,
           purged: isHead ? identity.purged : 0)
-        try await send(.batch(message), to: isHead ? .branches : .head)
+        let size = try await send(.batch(message), to: isHead ? .branches : .head)
         CrashPoint.partSent.passed()
+        sent(part: part.rows, bytes: size, of: header.reference.number)
         rows += Int64(part.rows)
         if part.isLast { break }
         part = try await store.nextFeedPart()
@@ -152,7 +154,7 @@ extension OfficeService {
       }
       CrashPoint.batchSent.passed()
       await store.closeFeed()
-      facts.rowsSent += rows
+      facts.outgoing.handedOver()
       pace.published(at: uptime)
     } catch {
       await store.closeFeed()

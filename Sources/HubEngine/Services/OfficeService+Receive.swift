@@ -19,6 +19,7 @@ extension OfficeService {
         continue
       }
       CrashPoint.received.passed()
+      count(envelope, bytes: delivery.body.count)
       try await handlePatiently(envelope)
       try await session.acknowledge(delivery.tag)
       CrashPoint.deliveryAcknowledged.passed()
@@ -194,6 +195,7 @@ extension OfficeService {
   }
 
   func acknowledged(_ session: SessionID, _ reference: BatchReference, _ office: String) async throws {
+    if session == outbound.session { measureAcknowledged(reference, office) }
     guard outbound.accepts(reference, session: session, from: office), try await store.knowsBatch(reference) else {
       // A branch that joined when there was nothing to send acknowledges just that.
       if peers[office]?.record.state == .joining, session == outbound.session, reference == outbound.last {
@@ -246,6 +248,7 @@ extension OfficeService {
     let token = PullToken(rawValue: .random(in: 1...Int64.max))
     peers[office]?.inbound.asked(token)
     peers[office]?.reminder.asked(at: uptime)
+    facts.incoming.began(at: uptime)
     try await send(
       .pull(
         Pull(
@@ -258,6 +261,7 @@ extension OfficeService {
 
   private func pulled(_ pull: Pull, _ office: String) async throws {
     if isHead {
+      measurePull(by: office)
       pulls.removeAll { $0.office == office }
       pulls.append((office, pull))
       pullBell.ring()
@@ -283,6 +287,7 @@ extension OfficeService {
       peers[office]?.inbound.committed(next, part: part.header)
       peers[office]?.reminder.progressed(at: uptime)
       if part.header.isLastPart { peers[office]?.reminder.answered() }
+      measureWindow(part)
       note(counts, office)
       progress.rows += Int64(part.blocks.reduce(0) { $0 + $1.count })
       if part.rowsTotal > 0 { progress.total = max(part.rowsTotal, progress.total) }
@@ -315,7 +320,7 @@ extension OfficeService {
       if !identity.isJoined {
         // Head has enrolled this office: it is told, so that its name is free for the next try.
         if error.code == .refused {
-          try? await send(.leave(nonce: .random(in: 1...Int64.max)), to: .head)
+          _ = try? await send(.leave(nonce: .random(in: 1...Int64.max)), to: .head)
           try? await session?.confirmed()
         }
         failure = error

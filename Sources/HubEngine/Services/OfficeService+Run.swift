@@ -11,7 +11,11 @@ extension OfficeService {
     while !Task.isCancelled && failure == nil {
       let began = ContinuousClock.now
       do {
+        try await waitForWindow()
         try await serveConnection()
+      } catch is WindowClosed {
+        delay = Limits.reconnectAfter
+        facts.isConnected = false
       } catch let error as TransportError {
         if !Task.isCancelled { disconnected(error.kind == .queueInUse ? occupied : error.message) }
         if case .refused = error.kind { delay = max(delay, .seconds(2)) }
@@ -29,6 +33,7 @@ extension OfficeService {
       }
       await session?.close()
       session = nil
+      interrupted()
       if Task.isCancelled || failure != nil { break }
       try? await publishFacts()
       // A connection that lasted longer than one waited for it was worth it: the next outage is another one.
@@ -43,6 +48,33 @@ extension OfficeService {
     facts.isConnected = false
     try? await publishFacts()
     if let failure { throw failure }
+  }
+
+  private struct WindowClosed: Error {}
+
+  /// Outside its daily hours the office keeps its lock and a proven actor, and does nothing else.
+  private func waitForWindow() async throws {
+    while let opens = DailyWindow.opensNext(options.windows, minute: SystemClock.minuteOfDay) {
+      guard try await store.lockOffice() else {
+        throw HubError(.conflict, "another hub serves this office now", hint: "only one hub run an office is active")
+      }
+      if !isPrepared { try await prepare() }
+      let why = "the window opens at \(opens)"
+      if facts.brokerError != why { logger.notice("outside the window", metadata: ["hub.opens": "\(opens)"]) }
+      (facts.state, facts.isConnected, facts.brokerError, facts.windowCloses) = ("offline", false, why, nil)
+      try await publishFacts()
+      try await Task.sleep(for: .seconds(1))
+    }
+  }
+
+  /// Ends with the window.
+  private func windowLoop() async throws {
+    while DailyWindow.opensNext(options.windows, minute: SystemClock.minuteOfDay) == nil {
+      facts.windowCloses = DailyWindow.closesNext(options.windows, minute: SystemClock.minuteOfDay)
+      try await Task.sleep(for: .seconds(1))
+    }
+    logger.info("the window closes")
+    throw WindowClosed()
   }
 
   /// The broker lets one consumer take an office's queue.
@@ -93,6 +125,7 @@ extension OfficeService {
       group.addTask { try await self.publishLoop() }
       group.addTask { try await self.tickLoop() }
       group.addTask { try await self.syncLoop() }
+      group.addTask { try await self.windowLoop() }
       if isHead { group.addTask { try await self.catchUpLoop() } }
       let head = isHead
       group.addTask { try await head ? self.verifyLoop() : self.verifyAnswerLoop() }
@@ -153,6 +186,7 @@ extension OfficeService {
       while isHead, !queuesToDelete.isEmpty, count % 5 == 0 {
         try await session?.deleteOffice(queuesToDelete.removeFirst())
       }
+      await measure()
       try await publishFacts()
     }
   }

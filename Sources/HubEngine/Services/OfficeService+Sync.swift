@@ -93,13 +93,16 @@ extension OfficeService {
 
   private func hasEverything(_ office: String, by deadline: ContinuousClock.Instant) async -> Bool {
     let nonce = Int64.random(in: 1...Int64.max)
+    // What this office has is said in the question: its answer says that the other side knows.
+    let told = applied(of: office)
     do {
       try await send(.beat(beat(for: office, nonce: nonce)), toPeer: office)
       while deadline > .now {
         if let answer = answered[office], answer.nonce == nonce, let peer = peers[office],
           let look = emptyLookAt, look > answer.at
         {
-          return answer.last == peer.inbound.position.at && !peer.inbound.position.isCatchingUp
+          return answer.last == peer.inbound.position.at && told == applied(of: office)
+            && !peer.inbound.position.isCatchingUp
             && outbound.resendFrom == nil && outbound.isAcknowledged(by: office)
         }
         try await Task.sleep(for: .milliseconds(5))

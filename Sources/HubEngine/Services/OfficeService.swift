@@ -1,5 +1,5 @@
 package import Logging
-import SyncCore
+package import SyncCore
 import SyncWire
 
 /// How an office exchanges; the defaults serve, tests shorten them.
@@ -9,6 +9,8 @@ package struct ServiceOptions: Sendable {
   /// Head: how long a tombstone outlives the moment when every branch had it. No database is put back from an older
   /// backup.
   package var keepDeleted: Duration = .seconds(7 * 86_400)
+  /// When it may be connected; none: always.
+  package var windows: [DailyWindow] = []
 
   package init() {}
 }
@@ -117,6 +119,8 @@ package actor OfficeService {
   var restates = RestateMachine()
   /// The oldest entry of the conflict log that head keeps; at a branch, that the entries here were last held against.
   var conflictsFrom: Int64 = 0
+  /// Head: what the branches have of the batches.
+  var ledger = SentLedger()
   var failure: HubError?
   /// Head has removed this office.
   var departed = false
@@ -177,12 +181,15 @@ package actor OfficeService {
 
   // MARK: sending
 
-  func send(_ message: Message, to destination: Destination) async throws {
+  /// Returns the size of the message.
+  @discardableResult
+  func send(_ message: Message, to destination: Destination) async throws -> Int {
     guard let session else { throw TransportError(.closed, "not connected") }
     let envelope = Envelope(
       office: identity.name, incarnation: identity.incarnation, sentAt: SystemClock.now, message: message)
     let body = try Wire.encode(envelope)
     try await session.publish(body, to: destination, messageID: String(Int64.random(in: 1...Int64.max), radix: 36))
+    return body.count
   }
 
   /// To the other side: head at a branch, one branch at head.

@@ -189,14 +189,15 @@ extension PostgresStore {
       try session.hot(
         """
         INSERT INTO hub.daemon (pid, state, broker_connected, broker_blocked, broker_error, lag_seconds, note, rows_sent,
-          rows_applied)
+          rows_applied, traffic)
         VALUES (pg_backend_pid(), \(facts.state), \(facts.isConnected)::bool, \(facts.isBlocked)::bool,
           \(facts.brokerError), \(facts.lagSeconds.map { "\($0)" })::float8, \(facts.note), \(facts.rowsSent)::bigint,
-          \(facts.rowsApplied)::bigint)
+          \(facts.rowsApplied)::bigint, \(facts.traffic.description)::jsonb)
         ON CONFLICT (only_row) DO UPDATE SET pid = EXCLUDED.pid, state = EXCLUDED.state,
           broker_connected = EXCLUDED.broker_connected, broker_blocked = EXCLUDED.broker_blocked,
           broker_error = EXCLUDED.broker_error, lag_seconds = EXCLUDED.lag_seconds, note = EXCLUDED.note,
-          rows_sent = EXCLUDED.rows_sent, rows_applied = EXCLUDED.rows_applied, at = now()
+          rows_sent = EXCLUDED.rows_sent, rows_applied = EXCLUDED.rows_applied, traffic = EXCLUDED.traffic,
+          at = now()
         """)
     }
   }

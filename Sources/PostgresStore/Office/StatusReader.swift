@@ -6,8 +6,11 @@ package struct OfficeStatus: Sendable {
   package struct Branch: Sendable {
     package var name: String
     package var state: String
-    package var pending: Int64
-    package var isPendingExact: Bool
+    package var backlog: Backlog
+    package var pending: Int64 { backlog.rows }
+    package var isPendingExact: Bool { backlog.isExact }
+    /// How fast it takes what is sent.
+    package var rate: Traffic.Rate
     package var lastSeen: String?
     package var secondsSinceSeen: Double?
     /// Of the last `hub verify`.
@@ -22,8 +25,13 @@ package struct OfficeStatus: Sendable {
   package var isBlocked: Bool
   package var brokerError: String?
   package var note: String?
-  package var pending: Int64
-  package var isPendingExact: Bool
+  /// Of the slowest receiver.
+  package var backlog: Backlog
+  package var pending: Int64 { backlog.rows }
+  package var isPendingExact: Bool { backlog.isExact }
+  /// Until every receiver that is there has everything: an estimate; nil: unknown.
+  package var secondsLeft: Double?
+  package var traffic: Traffic
   package var lagSeconds: Double?
   package var isCatchingUp: Bool
   /// The database went back in time, and has not got back yet what it lost.
@@ -35,9 +43,6 @@ package struct OfficeStatus: Sendable {
   package var branches: [Branch]
   package var rowsSent: Int64
   package var rowsApplied: Int64
-
-  /// Counting stops here: `pending` is an estimate from below above it.
-  static let countedMax = 100_000
 
   package static func read(_ session: Session) throws -> OfficeStatus {
     let office = try PostgresStore.readOffice(session)
@@ -57,15 +62,17 @@ package struct OfficeStatus: Sendable {
         (SELECT extract(epoch FROM now() - min(applied_snapshot_at)) FROM hub.peer WHERE state = 'active'),
         EXISTS (SELECT FROM hub.peer WHERE catch_from_number IS NOT NULL OR unsettled_until IS NOT NULL)
       """)
-    let branches = try peers(session, tables, isHead: isHead)
+    let traffic = try Traffic.read(session)
+    let branches = try peers(session, tables, traffic, isHead: isHead)
     let isConnected = runs && daemon.bool(0, 1)
-    let slowest = branches.filter { $0.state != "invited" && $0.state != "removed" }.max { $0.pending < $1.pending }
+    let members = branches.filter { $0.state != "invited" && $0.state != "removed" }
+    let slowest = members.max { $0.pending < $1.pending }
     return OfficeStatus(
       office: office,
       state: !runs ? "stopped" : office.isPaused ? "paused" : isConnected ? "running" : "offline",
       isConnected: isConnected, isBlocked: runs && daemon.bool(0, 2), brokerError: runs ? daemon.string(0, 3) : nil,
-      note: runs ? daemon.string(0, 4) : nil, pending: slowest?.pending ?? 0,
-      isPendingExact: slowest?.isPendingExact ?? true,
+      note: runs ? daemon.string(0, 4) : nil, backlog: slowest?.backlog ?? Backlog(),
+      secondsLeft: isConnected ? Self.secondsLeft(members) : nil, traffic: traffic,
       lagSeconds: isConnected && !counts.bool(0, 3) ? 0 : counts.string(0, 2).flatMap { Double($0) },
       isCatchingUp: counts.bool(0, 3), isRecovering: office.recovers || branches.contains { $0.recovery != nil },
       horizon: isHead ? try HorizonFacts(session) : nil,
@@ -73,7 +80,14 @@ package struct OfficeStatus: Sendable {
       branches: isHead ? branches : [], rowsSent: daemon.int64(0, 5), rowsApplied: daemon.int64(0, 6))
   }
 
-  private static func peers(_ session: Session, _ tables: [TableInfo], isHead: Bool) throws -> [Branch] {
+  private static func secondsLeft(_ members: [Branch]) -> Double? {
+    let times = members.filter { $0.state != "offline" }.map(\.secondsLeft)
+    return times.contains { $0 == nil } ? nil : times.compactMap { $0 }.max()
+  }
+
+  private static func peers(
+    _ session: Session, _ tables: [TableInfo], _ traffic: Traffic, isHead: Bool
+  ) throws -> [Branch] {
     let rows = try session.query(
       """
       SELECT p.office, p.state, b.position, to_char(p.last_seen, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
@@ -93,31 +107,21 @@ package struct OfficeStatus: Sendable {
       let seconds = rows.string(i, 4).flatMap { Double($0) }
       let counted =
         state == "removed" || state == "invited"
-        ? (0, true) : try pending(session, tables, FeedPosition(text: rows.string(i, 2)), echoes: isHead)
+        ? Backlog()
+        : try Backlog.read(session, tables, since: FeedPosition(text: rows.string(i, 2)))
       if state == "active" {
-        if seconds ?? 1e9 > 60 { state = "offline" } else if counted.0 > 10_000 { state = "behind" }
+        if seconds ?? 1e9 > 60 { state = "offline" } else if counted.rows > 10_000 { state = "behind" }
       }
       return Branch(
-        name: rows.text(i, 0), state: state, pending: counted.0, isPendingExact: counted.1,
+        name: rows.text(i, 0), state: state, backlog: counted,
+        rate: isHead ? traffic.branches[rows.text(i, 0)] ?? Traffic.Rate() : traffic.outgoing,
         lastSeen: rows.string(i, 3), secondsSinceSeen: seconds, certificate: certificates[rows.text(i, 0)],
         recovery: rows.string(i, 5))
     }
   }
 
-  private static func pending(
-    _ session: Session, _ tables: [TableInfo], _ since: FeedPosition, echoes: Bool
-  ) throws -> (Int64, Bool) {
-    var sum: Int64 = 0
-    for table in tables {
-      sum += try session.script(
-        """
-        SELECT count(*) FROM (SELECT FROM \(table.versions) v WHERE \(since.isNew("v")) AND NOT v.echo
-          LIMIT \(countedMax + 1)) AS counted
-        """
-      ).int64(0, 0)
-    }
-    return sum > countedMax ? (Int64(countedMax), false) : (sum, true)
-  }
+  /// Of a catch-up.
+  package var incomingSecondsLeft: Double? { isConnected && isCatchingUp ? traffic.incomingSecondsLeft : nil }
 
   package var json: JSONValue {
     var members: [JSONValue.Member] = [
@@ -128,16 +132,22 @@ package struct OfficeStatus: Sendable {
         .fields([
           "connected": .bool(isConnected), "blocked": .bool(isBlocked), "error": JSONValue(brokerError),
         ])),
-      .init("outgoing", .fields(["pending": .integer(pending), "pending_exact": .bool(isPendingExact)])),
+      .init("outgoing", backlog.json(traffic.outgoing, secondsLeft: secondsLeft)),
       .init(
         "incoming",
-        .fields(["lag_seconds": lagSeconds.map { .number($0) } ?? .null, "catching_up": .bool(isCatchingUp)])),
+        .fields([
+          "lag_seconds": lagSeconds.map { .number($0) } ?? .null, "catching_up": .bool(isCatchingUp),
+          "rows_left": JSONValue(traffic.incomingLeft), "rows_per_second": .rounded(traffic.incoming.rowsPerSecond),
+          "bytes_per_second": .rounded(traffic.incoming.bytesPerSecond),
+          "seconds_left": .rounded(incomingSecondsLeft), "done_at": .time(after: incomingSecondsLeft),
+        ])),
       .init("conflicts", .integer(conflicts)), .init("quarantined", .integer(quarantined)),
       .init("rows_sent", .integer(rowsSent)), .init("rows_applied", .integer(rowsApplied)),
-      .init("note", JSONValue(note)), .init("recovering", .bool(isRecovering)),
+      .init("note", JSONValue(note)), .init("window_closes", JSONValue(traffic.windowCloses)),
+      .init("recovering", .bool(isRecovering)),
     ]
     if office.role == .head {
-      members.append(.init("branches", .array(branches.map(\.json))))
+      members.append(.init("branches", .array(branches.map { $0.json(isConnected: isConnected) })))
       members.append(.init("horizon", horizon?.json ?? .null))
     } else {
       members.append(.init("head", .string(office.head)))
@@ -160,10 +170,16 @@ extension PostgresStore {
 }
 
 extension OfficeStatus.Branch {
-  package var json: JSONValue {
-    .fields([
+  /// Until it has everything, at the speed at which it took the last rows: an estimate; nil: unknown.
+  package var secondsLeft: Double? { state == "offline" ? nil : backlog.secondsLeft(rate) }
+
+  package func json(isConnected: Bool) -> JSONValue {
+    let secondsLeft = isConnected ? secondsLeft : nil
+    return .fields([
       "id": .string(name), "name": .string(name), "state": .string(state), "pending": .integer(pending),
-      "pending_exact": .bool(isPendingExact), "last_seen": JSONValue(lastSeen),
+      "pending_exact": .bool(isPendingExact), "pending_bytes_estimate": .integer(backlog.bytes),
+      "rows_per_second": .rounded(rate.rowsPerSecond), "bytes_per_second": .rounded(rate.bytesPerSecond),
+      "seconds_left": .rounded(secondsLeft), "done_at": .time(after: secondsLeft), "last_seen": JSONValue(lastSeen),
       "verified": certificate?.json ?? .null,
       "recovery": JSONValue(recovery),
     ])

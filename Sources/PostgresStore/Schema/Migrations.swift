@@ -270,5 +270,9 @@ package enum Migrations {
     ALTER TABLE hub.invite ADD uses_max int, ADD uses int NOT NULL DEFAULT 0, ADD revoked_at timestamptz;
     CREATE UNIQUE INDEX ON hub.invite (secret_digest);
     """#,
+    #"""
+    -- Of the daemon: rows and bytes that passed, and how many a second.
+    ALTER TABLE hub.daemon ADD traffic jsonb NOT NULL DEFAULT '{}';
+    """#,
   ]
 }

@@ -79,6 +79,8 @@ actor Publisher: Link {
     try drainMemory()
   }
 
+  var unconfirmedBytes: Int { window.bytes }
+
   func confirmed() async throws(TransportError) {
     let last = window.lastPublished
     try await wait { $0.window.isSettled(through: last) }

@@ -134,6 +134,10 @@ final class RabbitSession: TransportSession {
     get async { publisher.blocked.load(ordering: .relaxed) }
   }
 
+  var unconfirmedBytes: Int {
+    get async { await publisher.unconfirmedBytes }
+  }
+
   func close() async {
     fate.end(TransportError(.closed, "the session was closed"), politely: true)
     for socket in fate.sockets {

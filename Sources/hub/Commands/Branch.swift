@@ -17,24 +17,30 @@ struct Run: AsyncParsableCommand {
   @Option(help: "Address of the dashboard.") var http: String?
   @Option(help: "Head: days that a deleted row is remembered after every branch has the delete.")
   var keepDeleted = 7.0
-  @Option(help: "Exchange only between these hours, 01:00-03:00.") var window: String?
+  @Option(help: "Connect only between these hours, local time, 01:00-03:00; several times for several windows.")
+  var window: [String] = []
 
   func run() async throws {
     if http != nil { throw notYet("--http") }
-    if window != nil { throw notYet("--window") }
     guard (0...36_500).contains(keepDeleted) else {
       throw HubError(.usage, "--keep-deleted \(keepDeleted) is no number of days", hint: "use 0 to 36500")
     }
     try CrashPoint.check()
+    var service = ServiceOptions()
+    service.keepDeleted = .milliseconds(Int64(keepDeleted * 86_400_000))
+    service.windows = try window.map { text in
+      guard let window = DailyWindow(text) else {
+        throw HubError(.usage, "--window \(text) is no window", hint: "write it as 01:00-03:00")
+      }
+      return window
+    }
     let logger = try daemon.logger()
     // Held until the process ends.
     let place = try await DatabasePlace.take(options.database, logger)
     defer { withExtendedLifetime(place) {} }
     var served = options
     if let place { served.database = place.url }
-    let office = OfficeDaemon(
-      options: served, broker: broker, daemon: daemon, keepDeleted: .milliseconds(Int64(keepDeleted * 86_400_000)),
-      logger: logger)
+    let office = OfficeDaemon(options: served, broker: broker, daemon: daemon, service: service, logger: logger)
     var quiet = logger
     quiet.logLevel = .error
     let group = ServiceGroup(
@@ -50,13 +56,13 @@ struct OfficeDaemon: Service {
   var options: DatabaseOptions
   var broker: BrokerOptions
   var daemon: DaemonOptions
-  var keepDeleted: Duration
+  var service: ServiceOptions
   var logger: Logger
 
   func run() async throws {
     try await cancelWhenGracefulShutdown {
       do {
-        try await Self.serve(options, broker, daemon, keepDeleted, logger)
+        try await Self.serve(options, broker, daemon, service, logger)
       } catch is CancellationError {
         // Asked to stop before the office was taken.
       }
@@ -64,7 +70,7 @@ struct OfficeDaemon: Service {
   }
 
   private static func serve(
-    _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ keepDeleted: Duration,
+    _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ service: ServiceOptions,
     _ logger: Logger
   ) async throws {
     try await SelfJoin.run(options, broker, daemon, logger)
@@ -73,7 +79,7 @@ struct OfficeDaemon: Service {
     while !Task.isCancelled {
       do {
         let runner = try await OfficeRunner(
-          database: options, broker: broker, daemon: daemon, keepDeleted: keepDeleted, logger: logger)
+          database: options, broker: broker, daemon: daemon, service: service, logger: logger)
         wasReached = true
         guard try await runner.lock() else {
           if !isStandby { logger.notice("another hub serves this office: waiting as a hot standby") }
@@ -108,72 +114,6 @@ struct OfficeDaemon: Service {
         logger.warning("database", metadata: ["hub.error": "\(error)"])
         try await Task.sleep(for: .seconds(1))
       }
-    }
-  }
-}
-
-struct Sync: AsyncParsableCommand {
-  static let configuration = CommandConfiguration(
-    abstract: "Exchange until both sides are quiet, print what moved, exit.")
-
-  @OptionGroup var options: DatabaseOptions
-  @OptionGroup var broker: BrokerOptions
-  @OptionGroup var daemon: DaemonOptions
-  @Option(help: "Give up after this long.") var timeout = "60s"
-
-  func run() async throws {
-    guard let seconds = Int(timeout.hasSuffix("s") ? String(timeout.dropLast()) : timeout), seconds > 0 else {
-      throw HubError(.usage, "--timeout \(timeout) is no time", hint: "write it as 60s")
-    }
-    let deadline = ContinuousClock.now + .seconds(Int64(seconds))
-    var logger = try daemon.logger()
-    if daemon.logLevel == "info" { logger.logLevel = .warning }
-    // A daemon that starts or ends meanwhile holds the office, but takes no requests yet, or no more.
-    while true {
-      let requested = try options.transaction { session -> Int64? in
-        _ = try PostgresStore.readOffice(session)
-        return try Requests.daemonRuns(session) ? try Requests.leave(session, "sync", String(seconds)) : nil
-      }
-      if let requested { return try await report(try await Requests.wait(options, requested, seconds: seconds + 5)) }
-      let runner = try await OfficeRunner(database: options, broker: broker, daemon: daemon, logger: logger)
-      if try await runner.lock() { return try await exchange(runner, until: deadline) }
-      guard deadline > .now else {
-        throw HubError(.conflict, "another hub holds this office and does not answer", hint: "hub status shows it")
-      }
-      try await Task.sleep(for: .milliseconds(200))
-    }
-  }
-
-  private func exchange(_ runner: OfficeRunner, until deadline: ContinuousClock.Instant) async throws {
-    let service = runner.service
-    try await service.prepare()
-    let serving = Task { try await service.serve() }
-    // A branch that is away is not waited for by head: give those that are there a moment to be heard of.
-    if runner.identity.role == .head { try await Task.sleep(for: .seconds(2)) }
-    let outcome = try await service.synchronise(until: deadline)
-    let why = await service.brokerError
-    let failure = await service.failed
-    serving.cancel()
-    _ = try? await serving.value
-    if let failure { throw failure }
-    if !outcome.isQuiet, let why { printError("not connected: \(why)") }
-    try await report(outcome.json.description, outcome)
-  }
-
-  private func report(_ json: String?, _ outcome: SyncOutcome? = nil) async throws {
-    guard let json else {
-      throw HubError(.timedOut, "not in step within \(timeout)", hint: "hub status shows what is pending")
-    }
-    let isQuiet = json.contains("\"quiet\":true") || json.contains("\"quiet\": true")
-    if options.json {
-      print(json)
-    } else if isQuiet {
-      print("in step; safe to unplug")
-    }
-    guard isQuiet else {
-      throw HubError(
-        .timedOut, "with the broker, not yet acknowledged by the other side within \(timeout)",
-        hint: "hub status shows what is pending")
     }
   }
 }

@@ -27,20 +27,22 @@ struct Status: ParsableCommand {
         "  deleted rows: every branch has batch \(horizon.batch) of \(horizon.last)\(who); forgotten behind \(horizon.purged)"
       )
     }
-    print("  outgoing: \(status.isPendingExact ? "" : "more than ")\(status.pending) rows pending")
-    print("  incoming: \(status.lagSeconds.map { "lag \(Int($0)) s" } ?? "lag unknown")")
+    if let closes = status.traffic.windowCloses { print("  window: open until \(closes)") }
+    print("  outgoing: \(Plan.outgoing(status))")
+    print("  incoming: \(status.lagSeconds.map { "lag \(Int($0)) s" } ?? "lag unknown")\(Plan.incoming(status))")
     print("  conflicts \(status.conflicts), quarantined \(status.quarantined)")
     if let note = status.note { print("  note: \(note)") }
-    if !status.branches.isEmpty { printBranches(status.branches) }
+    if !status.branches.isEmpty { printBranches(status) }
   }
 }
 
-func printBranches(_ branches: [OfficeStatus.Branch]) {
+func printBranches(_ status: OfficeStatus) {
   printTable(
-    ["BRANCH", "STATE", "PENDING", "LAST SEEN", "VERIFIED"],
-    branches.map {
+    ["BRANCH", "STATE", "PENDING", "ABOUT", "TIME LEFT", "LAST SEEN", "VERIFIED"],
+    status.branches.map {
       [
-        $0.name, $0.state, ($0.isPendingExact ? "" : ">") + String($0.pending),
+        $0.name, $0.state, ($0.isPendingExact ? "" : ">") + String($0.pending), Plan.bytes(Double($0.backlog.bytes)),
+        (status.isConnected ? $0.secondsLeft : nil).map(Plan.time) ?? "unknown",
         $0.secondsSinceSeen.map { "\(Int($0)) s ago" } ?? "never", $0.certificate?.summary ?? "never",
       ]
     })
@@ -56,8 +58,10 @@ struct Branches: ParsableCommand {
       _ = try HeadSetup.requireHead(session, for: "branches")
       return try OfficeStatus.read(session)
     }
-    if options.json { return print(JSONValue.array(status.branches.map(\.json))) }
-    printBranches(status.branches)
+    if options.json {
+      return print(JSONValue.array(status.branches.map { $0.json(isConnected: status.isConnected) }))
+    }
+    printBranches(status)
   }
 }
 

@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 
 /// A TCP forwarder between one office and the broker: counts what passes, publishes by reading AMQP frames, and can
-/// cut the line as a site's router does.
+/// cut the line as a site's router does, or make it thin.
 final class Forwarder: @unchecked Sendable {
   // Proof: everything that changes is read and written under `lock`.
   let port: UInt16
@@ -13,6 +13,8 @@ final class Forwarder: @unchecked Sendable {
   private var isEnded = false
   private var sockets: Set<Int32> = []
   private var counted = Counts()
+  private var rate: Int?
+  private var cutAt: (up: Int, down: Int)?
 
   struct Counts {
     /// Bytes and basic.publish frames from the office.
@@ -51,6 +53,14 @@ final class Forwarder: @unchecked Sendable {
   }
 
   func mend() { lock.withLock { isOpen = true } }
+
+  /// Each direction of every connection passes no more bytes a second; nil: as they come.
+  func throttle(_ bytesPerSecond: Int?) { lock.withLock { rate = bytesPerSecond } }
+
+  /// Cuts when so many bytes have passed.
+  func cut(atBytesUp up: Int = .max, down: Int = .max) { lock.withLock { cutAt = (up, down) } }
+
+  var isCut: Bool { lock.withLock { !isOpen } }
 
   func end() {
     cut()
@@ -111,12 +121,20 @@ final class Forwarder: @unchecked Sendable {
     var buffer = [UInt8](repeating: 0, count: 65536)
     var frames = FrameScan()
     while true {
-      let count = read(from, &buffer, buffer.count)
+      let rate = lock.withLock { self.rate }
+      let count = read(from, &buffer, rate == nil ? buffer.count : 8192)
       if count <= 0 { break }
+      if let rate { usleep(useconds_t(count * 1_000_000 / rate)) }
       let publishes = isUp ? frames.publishes(in: buffer[..<count]) : 0
       lock.withLock {
         if isUp { counted.up += count } else { counted.down += count }
         counted.publishes += publishes
+      }
+      let isDue = lock.withLock { cutAt.map { counted.up >= $0.up || counted.down >= $0.down } ?? false }
+      if isDue {
+        lock.withLock { cutAt = nil }
+        cut()
+        break
       }
       var sent = 0
       while sent < count {
