@@ -13,7 +13,7 @@ from collections import Counter
 
 import pq
 
-# As Deploy/hub.service has it.
+# As Deploy/systemd/hub@.service has it.
 RESTART_SECONDS = 2
 
 
