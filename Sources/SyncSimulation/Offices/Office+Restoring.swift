@@ -153,7 +153,9 @@ extension World {
     if what != .database { office.boot = drawStart() }
     office.server = drawStart()
     restores += 1
-    office.isPutBack = !office.isHead
+    // A head from before a branch greeted believes what that one had told earlier. Deletes are remembered for longer than
+    // it takes to greet anew.
+    for other in office.isHead ? branches : [office] { other.isPutBack = true }
     note("\(office.name) goes back (\(what)) to \(backup.database.last)")
     noteLost(old, now: office.database)
     for _ in 0..<random.pick([0, 1, 3, 8]) {
