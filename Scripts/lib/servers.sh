@@ -121,7 +121,7 @@ postgres_up() {
   rm -f "$SERVERS/$name.initdb"
   {
     printf "listen_addresses = '127.0.0.1'\nunix_socket_directories = '%s'\nunix_socket_permissions = 0700\n" "$dir/socket"
-    printf "shared_buffers = 128MB\nmax_wal_size = 2GB\nmax_connections = 60\nlog_line_prefix = '%%m [%%p] '\n"
+    printf "shared_buffers = 128MB\nmax_wal_size = 2GB\nmax_connections = 300\nlog_line_prefix = '%%m [%%p] '\n"
     for setting in "$@"; do printf '%s\n' "$setting"; done
   } | as_server tee -a "$dir/data/postgresql.conf" >/dev/null
   for try in 1 2 3; do

@@ -78,6 +78,8 @@ package enum Limits {
   /// Without a word from an office's incarnation for so long, another one may take its place.
   package static let incarnationSilence: Duration = .seconds(15)
 
+  /// An office that departs reads within this that head let it go; then its queue goes.
+  package static let removedWithin: Duration = .seconds(15)
   /// An office that was not heard of for so long finds a short queue when it comes back.
   package static let absentAfter: Duration = .seconds(60)
   package static let beatEvery: Duration = .seconds(5)

@@ -21,6 +21,10 @@ struct Hub: AsyncParsableCommand {
   static func main() async {
     hub_buffer_lines()
     signal(SIGPIPE, SIG_IGN)
+    // Until the service group takes the signals over, a daemon that is asked to stop has nothing to finish.
+    if CommandLine.arguments.dropFirst().first == "run" {
+      for stop in [SIGTERM, SIGINT] { signal(stop) { _ in _exit(0) } }
+    }
     do {
       var command = try parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {

@@ -220,7 +220,7 @@ extension EndToEnd {
         try b.run(
           "INSERT INTO sales (day, region, qty) VALUES ('2026-01-01', 'b', 1); DELETE FROM catalogue; UPDATE stock SET qty = 0"
         )
-        try until(20, "the queue of b goes") { try Broker.queues(company.virtualHost)["hub.office.b"] == nil }
+        try until(40, "the queue of b goes") { try Broker.queues(company.virtualHost)["hub.office.b"] == nil }
         // a removed branch can be cleaned, and comes back under its name
         let outcome = try c.hub("leave", seconds: 120)
         if outcome.code != 0 { try c.must("leave", "--force") }

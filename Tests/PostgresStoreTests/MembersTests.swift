@@ -48,7 +48,7 @@ import Testing
     let store = PostgresStore(url: head.database.url, coder: Drawer.coder)
     let secret = [UInt8]("a secret of shops".utf8)
     try head.hub.script("INSERT INTO hub.setting VALUES ('key_stride', '1000') ON CONFLICT DO NOTHING")
-    try Invitations.addReusable(head.hub, prefix: "shop", secret: secret, seconds: 60, usesMax: usesMax)
+    try Invitations.addReusable(head.hub, prefix: "shop", secret: secret, seconds: 86_400, usesMax: usesMax)
     try await body(head.hub) { name, nonce, incarnation in
       switch try await store.enrol(office: name, secret: secret, nonce: nonce, incarnation: incarnation) {
       case .accepted(let residue): "residue \(residue)"

@@ -15,7 +15,7 @@ extension OfficeService {
     case .refused(let reason): answer.refusal = reason
     case .accepted(let residue):
       answer.residue = residue
-      queuesToDelete.removeAll { $0 == enrol.office }
+      queuesToDelete.removeAll { $0.office == enrol.office }
       let isNew = peers[enrol.office]?.record.incarnation != incarnation
       // What waits there was meant for the office that had the name before.
       if isNew { try await session?.deleteOffice(enrol.office) }
@@ -61,7 +61,8 @@ extension OfficeService {
     pulls.removeAll { $0.office == office }
     try await send(.removed(nonce: nonce, reason: reason), to: .office(office))
     try await session?.confirmed()
-    queuesToDelete.append(office)
+    // It has to read that it was removed before its queue goes.
+    queuesToDelete.append((office, uptime + Limits.removedWithin))
     logger.info("office removed", metadata: ["hub.office": "\(office)", "hub.reason": "\(reason)"])
   }
 
@@ -80,7 +81,7 @@ extension OfficeService {
       do {
         switch request.kind {
         case "declare":
-          queuesToDelete.removeAll { $0 == request.argument }
+          queuesToDelete.removeAll { $0.office == request.argument }
           try await session?.declareOffice(request.argument)
         case "remove": try await remove(request.argument, reason: "removed by head")
         case "leave":

@@ -183,8 +183,9 @@ extension OfficeService {
       for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
       if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }
       if isHead, count % 15 == 0 { try await tendQueuesOfTheSilent() }
-      while isHead, !queuesToDelete.isEmpty, count % 5 == 0 {
-        try await session?.deleteOffice(queuesToDelete.removeFirst())
+      while let due = queuesToDelete.first, due.at <= uptime {
+        try await session?.deleteOffice(due.office)
+        queuesToDelete.removeAll { $0.office == due.office }
       }
       await measure()
       try await publishFacts()

@@ -90,7 +90,7 @@ package actor OfficeService {
   var pullBell = Doorbell()
   var syncBell = Doorbell()
   var catalogueCache: Catalogue?
-  var queuesToDelete: [String] = []
+  var queuesToDelete: [(office: String, at: Duration)] = []
 
   // sync
   var answered: [String: (nonce: Int64, last: BatchReference, at: ContinuousClock.Instant)] = [:]

@@ -123,6 +123,7 @@ final class Office: @unchecked Sendable {
   @discardableResult
   func stop(within seconds: Double = 20) throws -> Int32 {
     guard let program = daemon else { return 0 }
+    program.awaitHandler(of: SIGTERM)
     program.signal(SIGTERM)
     let code = try program.wait(seconds)
     lock.withLock { running = nil }

@@ -64,6 +64,20 @@ final class Program: @unchecked Sendable {
     return ended ?? 0
   }
 
+  /// A program that is still being loaded ends of a signal by the system's default.
+  func awaitHandler(of signal: Int32) {
+    let masks = ["SigBlk:", "SigIgn:", "SigCgt:"]
+    for _ in 0..<1000 where isRunning {
+      let text = (try? String(contentsOfFile: "/proc/\(pid)/status", encoding: .utf8)) ?? ""
+      let handled = text.split(separator: "\n").contains { line in
+        guard masks.contains(where: line.hasPrefix) else { return false }
+        return (UInt64(line.split(separator: "\t").last ?? "", radix: 16) ?? 0) & (1 << UInt64(signal - 1)) != 0
+      }
+      if handled { return }
+      usleep(5000)
+    }
+  }
+
   /// kill -9, and it is gone.
   func murder() {
     signal(SIGKILL)
