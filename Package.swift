@@ -15,6 +15,7 @@ let package = Package(
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
     .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0"),
     .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
   ],
@@ -43,10 +44,17 @@ let package = Package(
       name: "RabbitTransport",
       dependencies: ["HubEngine", "SyncCore", "CRabbitMQ", .product(name: "Logging", package: "swift-log")],
       swiftSettings: house),
+    .target(
+      name: "HubDashboard",
+      dependencies: [
+        "HubEngine", .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOHTTP1", package: "swift-nio"),
+        .product(name: "NIOPosix", package: "swift-nio"),
+      ],
+      swiftSettings: house),
     .executableTarget(
       name: "hub",
       dependencies: [
-        "CLinux", "HubEngine", "PostgresStore", "RabbitTransport", "SyncCore", "SyncWire",
+        "CLinux", "HubDashboard", "HubEngine", "PostgresStore", "RabbitTransport", "SyncCore", "SyncWire",
         .product(name: "ArgumentParser", package: "swift-argument-parser"),
         .product(name: "Logging", package: "swift-log"),
         .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
@@ -67,6 +75,7 @@ let package = Package(
     .testTarget(
       name: "PostgresStoreTests", dependencies: ["PostgresStore", "HubEngine", "SyncCore", "CLibPQ"],
       swiftSettings: house),
+    .testTarget(name: "HubDashboardTests", dependencies: ["HubDashboard", "HubEngine"], swiftSettings: house),
     .testTarget(name: "EndToEndTests", dependencies: ["CLibPQ"], swiftSettings: house),
   ],
   swiftLanguageModes: [.v6]

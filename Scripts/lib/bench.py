@@ -16,7 +16,7 @@ import pq
 
 place = json.load(open(sys.argv[1]))
 quick = "--quick" in sys.argv
-wanted = [a for a in sys.argv[2:] if not a.startswith("-")] or ["capture", "drain", "latency", "memory", "contention"]
+wanted = [a for a in sys.argv[2:] if not a.startswith("-")] or ["capture", "drain", "latency", "memory", "contention", "sizing"]
 ROUNDS = 1 if quick else 5
 SECONDS = 1 if quick else 4
 BULK = 20_000 if quick else 200_000
@@ -307,6 +307,117 @@ def contention(pairs):
     keep("contention", unit="ms", **facts)
 
 
+# ------------------------------------------------------------------------------------------------ sizing
+
+
+def ticks(pid):
+    with open(f"/proc/{pid}/stat") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def children(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as list:
+        return [int(child) for child in list.read().split()]
+
+
+def resident_mb(pid):
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
+
+
+def seconds_of(pids):
+    total = 0
+    for pid in pids:
+        try:
+            total += ticks(pid)
+        except FileNotFoundError:
+            pass
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def octets():
+    """What passed through each office's two connections to the broker: (to it, from it)."""
+    time.sleep(6)  # the broker counts every 5 s
+    command = '. "$0"; exec "$1"/rabbitmqctl -q list_connections --formatter json client_properties recv_oct send_oct'
+    done = subprocess.run(["bash", "-c", command, place["broker_env"], place["rabbitmq"]], capture_output=True, text=True, check=True)
+    sums = {}
+    for one in json.loads(done.stdout):
+        name = next(p[2] for p in one["client_properties"] if p[0] == "connection_name")
+        office = name.removeprefix("hub ").split()[0]
+        up, down = sums.get(office, (0, 0))
+        sums[office] = (up + one["recv_oct"], down + one["send_oct"])
+    return sums
+
+
+def sizing(pairs):
+    """What a branch costs: idle, by a row of its own transaction, by a row among many."""
+    _, head = pairs["hub"]
+    branches = ["north"]
+    for count in (1, 2) if quick else (1, 4, 16):
+        while len(branches) < count:
+            name = f"b{len(branches)}"
+            pq.Connection(place["north"]).run(f"CREATE DATABASE {name}")
+            place[name] = place["north"].rsplit("/north", 1)[0] + "/" + name + place["north"].rsplit("/north", 1)[1]
+            hub(name, "join", hub("head", "invite", name))
+            start(name)
+            branches.append(name)
+        hub("head", "sync", "--timeout", "120s")
+        time.sleep(10 if quick else 30)
+
+        def passed(what, seconds=0):
+            postmaster = int(head.value("SELECT pg_backend_pid()"))
+            with open(f"/proc/{postmaster}/stat") as stat:
+                postmaster = int(stat.read().rsplit(")", 1)[1].split()[1])
+            servers = [postmaster, *children(postmaster)]
+            before, cpu = octets(), (seconds_of([daemons["head"].pid]), seconds_of(servers), seconds_of([broker]))
+            began = time.monotonic()
+            what()
+            spent = (seconds_of([daemons["head"].pid]), seconds_of(servers), seconds_of([broker]))
+            took, after = time.monotonic() - began, octets()
+            up = statistics.mean(after[b][0] - before[b][0] for b in branches)
+            down = statistics.mean(after[b][1] - before[b][1] for b in branches)
+            return up, down, took, [b - a for a, b in zip(cpu, spent)]
+
+        def arrived():
+            hub("head", "sync", "--timeout", "300s")
+
+        def singly():
+            for n in range(ONES):
+                insert(head, "sales", 1)
+                time.sleep(0.05)
+            arrived()
+
+        def many():
+            insert(head, "sales", BULK // 10)
+            arrived()
+
+        broker = int(open(place["broker_pid"]).read().split()[0])
+        ONES = 50 if quick else 400
+        idle = passed(lambda: time.sleep(15 if quick else 60))
+        span = idle[2] + 6
+        one, bulk_ = passed(singly), passed(many)
+        # What silence costs in that time is not the rows'.
+        rest = lambda way, index: max(0, way[index] - idle[index] * (way[2] + 6) / span)
+        facts = {
+            "idle_up": idle[0] / span, "idle_down": idle[1] / span,
+            "idle_cpu": [x / idle[2] for x in idle[3]],
+            "row_down": rest(one, 1) / ONES, "row_up": rest(one, 0) / ONES,
+            "row_cpu": [x / ONES for x in one[3]],
+            "bulk_down": rest(bulk_, 1) / (BULK // 10),
+            "broker_mb": resident_mb(broker), "head_mb": resident_mb(daemons["head"].pid),
+        }
+        keep(f"sizing: {count} branches", unit="", **facts)
+        say(f"sizing: {count} branches, silent",
+            f"{facts['idle_up']:.0f} B/s up, {facts['idle_down']:.0f} B/s down a branch; "
+            + "CPU " + ", ".join(f"{x * 100:.2f} %" for x in facts["idle_cpu"]) + " (hub at head, its server, broker)")
+        say(f"sizing: {count} branches, a row a transaction",
+            f"{facts['row_down']:.0f} B down, {facts['row_up']:.0f} B up a branch; "
+            + "CPU " + ", ".join(f"{x * 1000:.2f} ms" for x in facts["row_cpu"]))
+        say(f"sizing: {count} branches, {BULK // 10:,} rows in one", f"{facts['bulk_down']:.1f} B a row down a branch")
+        say(f"sizing: {count} branches, memory", f"broker {facts['broker_mb']:.0f} MB, hub at head {facts['head_mb']:.0f} MB")
+
+
 def compared(name, unit, values, text):
     facts = {way: spread(v) for way, v in values.items()}
     if unit == "ms":
@@ -330,7 +441,7 @@ def main():
         capture()
     if set(wanted) - {"capture"}:
         pairs = company()
-        for measure in (drain, latency, memory, contention):
+        for measure in (drain, latency, memory, contention, sizing):
             if measure.__name__ in wanted:
                 measure(pairs)
     results["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

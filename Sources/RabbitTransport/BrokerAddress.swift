@@ -40,6 +40,26 @@ package struct BrokerAddress: Hashable, Sendable, CustomStringConvertible {
     authorityFile = try Self.authorityFile(query)
   }
 
+  /// The nodes of one broker: URLs with commas between them.
+  package static func list(_ urls: String) throws(TransportError) -> [BrokerAddress] {
+    var rest = urls[...]
+    var list: [BrokerAddress] = []
+    while let comma = nextURL(in: rest) {
+      list.append(try BrokerAddress(url: String(rest[..<comma])))
+      rest = rest[comma...].dropFirst()
+    }
+    return list + [try BrokerAddress(url: String(rest))]
+  }
+
+  /// A comma may also be part of a password: one ends a URL if another begins behind it.
+  private static func nextURL(in text: Substring) -> Substring.Index? {
+    text.indices.first { index in
+      guard text[index] == "," else { return false }
+      let next = text[index...].prefix(9).lowercased()
+      return next.hasPrefix(",amqp://") || next.hasPrefix(",amqps://")
+    }
+  }
+
   /// Without the password.
   package var description: String {
     let name = host.contains(":") ? "[\(host)]" : host
@@ -88,6 +108,7 @@ package struct BrokerAddress: Hashable, Sendable, CustomStringConvertible {
       name = try decode(name, "the host")
     }
     guard !name.isEmpty else { throw bad("the host is missing") }
+    guard !name.contains(",") else { throw bad("a comma in the host: between two URLs it stands before amqp") }
     guard let port, !port.isEmpty else { return (name, defaultPort) }
     guard port.allSatisfy({ $0.isASCII && $0.isNumber }), let number = UInt16(port), number > 0 else {
       throw bad("the port is no number from 1 to 65535")

@@ -1,7 +1,11 @@
 package import HubEngine
 package import Logging
+import Synchronization
 
 /// Opens sessions with one RabbitMQ broker. Holds settings only; every session has its own two connections.
+///
+/// A broker of several nodes has several addresses. Each session is of one of them: of the one that worked last, else of
+/// the next that does.
 package struct RabbitTransport: MessageTransport {
   struct Settings: Sendable {
     var address: BrokerAddress
@@ -15,14 +19,21 @@ package struct RabbitTransport: MessageTransport {
     var backlogMax: Int
   }
 
+  /// Which address worked last.
+  private final class Choice: Sendable {
+    let index = Mutex(0)
+  }
+
   private let settings: Settings
+  private let addresses: [BrokerAddress]
+  private let choice = Choice()
   private let logger: Logger
 
-  /// The broker's address without the password, for status and logs.
-  package var description: String { settings.address.description }
+  /// The broker's addresses without the password, for status and logs.
+  package var description: String { addresses.map(\.description).joined(separator: ", ") }
 
   /// - Parameters:
-  ///   - url: see `BrokerAddress`.
+  ///   - url: one or more, see `BrokerAddress.list`.
   ///   - connectionName: what the broker's own pages show.
   ///   - prefetch: deliveries that may be unacknowledged; each is held in memory until it is settled.
   ///   - confirmWindow, confirmBytesMax: how much may be published and not yet confirmed.
@@ -35,22 +46,59 @@ package struct RabbitTransport: MessageTransport {
     confirmBytesMax: Int = 16 << 20, queueType: Topology.QueueType = .classic, queueBytesMax: Int64 = 1 << 30,
     heartbeat: Duration = .seconds(15), backlogMax: Int = 64, authorityFile: String? = nil, logger: Logger
   ) throws(TransportError) {
-    var address = try BrokerAddress(url: url)
-    if let authorityFile { address.authorityFile = authorityFile }
+    var addresses = try BrokerAddress.list(url)
+    if let authorityFile { for index in addresses.indices { addresses[index].authorityFile = authorityFile } }
+    self.addresses = addresses
     settings = Settings(
-      address: address, connectionName: connectionName, prefetch: max(1, prefetch),
+      address: addresses[0], connectionName: connectionName, prefetch: max(1, prefetch),
       confirmWindow: confirmWindow,
       confirmBytesMax: confirmBytesMax, queueType: queueType, queueBytesMax: queueBytesMax,
       heartbeat: heartbeat, backlogMax: backlogMax)
-    var logger = logger
-    logger[metadataKey: "rabbit.host"] = "\(address.host)"
     self.logger = logger
   }
 
   package func open(_ role: TransportRole) async throws(TransportError) -> any TransportSession {
-    if case .branch(let office) = role, !Topology.isValid(office: office) {
+    if case .branch(let office, _) = role, !Topology.isValid(office: office) {
       throw TransportError(.notAllowed, "an office's name has 1 to 32 characters of a–z, 0–9 and -")
     }
+    return try await atOneNode { address throws(TransportError) in try await open(role, at: address) }
+  }
+
+  /// For `hub doctor`; nil: only the broker, no queue. Throws what the broker refuses: an unknown queue, one that was declared otherwise.
+  package func look(at role: TransportRole?) async throws(TransportError) -> BrokerFacts {
+    try await atOneNode { address throws(TransportError) in
+      var settings = settings
+      settings.address = address
+      return try await BrokerCheckup().look(role, settings)
+    }
+  }
+
+  /// The node that worked last, else the next that does.
+  private func atOneNode<Value>(
+    _ attempt: (BrokerAddress) async throws(TransportError) -> Value
+  ) async throws(TransportError) -> Value {
+    let first = choice.index.withLock { $0 }
+    var failures: [TransportError] = []
+    for step in addresses.indices {
+      let index = (first + step) % addresses.count
+      do {
+        let value = try await attempt(addresses[index])
+        choice.index.withLock { $0 = index }
+        return value
+      } catch {
+        // What one node refuses otherwise, the others refuse, too.
+        guard error.kind == .unreachable || error.kind == .refused, !Task.isCancelled else { throw error }
+        failures.append(error)
+      }
+    }
+    throw TransportError(
+      failures.first?.kind ?? .unreachable, failures.map(\.message).joined(separator: "; "))
+  }
+
+  private func open(_ role: TransportRole, at address: BrokerAddress) async throws(TransportError) -> RabbitSession {
+    var (settings, logger) = (settings, logger)
+    settings.address = address
+    logger[metadataKey: "rabbit.host"] = "\(address.host)"
     return try await RabbitSession.open(role, settings, logger)
   }
 }

@@ -30,7 +30,7 @@ package enum Topology {
   package static func queue(of role: TransportRole) -> String {
     switch role {
     case .head: headQueue
-    case .branch(let office): officeQueue(office)
+    case .branch(let office, _): officeQueue(office)
     case .newcomer(let nonce): newcomerQueue(nonce)
     }
   }
@@ -49,7 +49,8 @@ package enum Topology {
 
   package static func headQueues(offices: [String], type: QueueType, bytesMax: Int64) -> [Queue] {
     [
-      Queue(name: deadQueue, type: .classic, bytesMax: deadBytesMax, source: nil),
+      // Of the same type: a classic queue cannot be declared while its node is down, and head would not connect.
+      Queue(name: deadQueue, type: type, bytesMax: deadBytesMax, source: nil),
       Queue(name: headQueue, type: type, bytesMax: bytesMax, source: toHead),
     ] + offices.map { Queue(name: officeQueue($0), type: type, bytesMax: bytesMax, source: toBranches) }
   }

@@ -19,7 +19,7 @@ package enum Limits {
   package static let partsMax = 100_000
   /// What a receiver asks for in one pull.
   package static let windowRowsMax = 20_000
-  package static let windowBytesMax = 32 * 1024 * 1024
+  package static let windowBytesMax = 4 * 1024 * 1024
   /// What a sender gives in one answer, whatever was asked.
   package static let windowRowsGivenMax = 100_000
   package static let windowBytesGivenMax = 128 * 1024 * 1024
@@ -78,6 +78,8 @@ package enum Limits {
   /// Without a word from an office's incarnation for so long, another one may take its place.
   package static let incarnationSilence: Duration = .seconds(15)
 
+  /// How often a branch without a queue says so to head.
+  package static let knockEvery: Duration = .seconds(20)
   /// An office that departs reads within this that head let it go; then its queue goes.
   package static let removedWithin: Duration = .seconds(15)
   /// An office that was not heard of for so long finds a short queue when it comes back.
@@ -85,6 +87,9 @@ package enum Limits {
   package static let beatEvery: Duration = .seconds(5)
   /// A pull or a handshake without an answer is repeated after this, then after twice as long, up to the next.
   package static let answerWithin: Duration = .seconds(5)
+  /// A branch that has connected waits so long for head's welcome before it sends: a batch on top of one that was cut
+  /// would only be asked for again. Longer, and head is taken for away.
+  package static let welcomeWithin: Duration = .seconds(3)
   package static let answerWithinMax: Duration = .seconds(60)
   /// An empty batch, which carries an acknowledgement that lets tombstones go, is sent at most this often.
   package static let emptyBatchEvery: Duration = .seconds(60)

@@ -19,6 +19,9 @@ package enum Simulation {
     package var verdicts = 0
     package var restores = 0
     package var tombstonesPurged = 0
+    /// Batches that left rows for a later one, and that went on with one that was cut.
+    package var slices = 0
+    package var resumed = 0
   }
 
   /// One schedule; with `traces`, what happened in it.
@@ -35,6 +38,8 @@ package enum Simulation {
     summary.batches = world.broker.batchesSent
     summary.restores = world.restores
     summary.tombstonesPurged = world.tombstonesPurged
+    summary.slices = world.slicesSent
+    summary.resumed = world.resumed
     return (summary, world.trace ?? [])
   }
 
@@ -80,6 +85,8 @@ extension Simulation.Summary {
     verdicts += other.verdicts
     restores += other.restores
     tombstonesPurged += other.tombstonesPurged
+    slices += other.slices
+    resumed += other.resumed
     if let theirs = other.finding, theirs.seed < finding?.seed ?? Int.max { finding = theirs }
   }
 }

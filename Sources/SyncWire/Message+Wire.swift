@@ -167,22 +167,37 @@ extension Welcome {
       out.catalogueVersion = catalogueVersion
       out.hubVersion = hubVersion
       out.recovers = recovers
+      if let staged {
+        out.staged.batch = try staged.batch.wire
+        out.staged.count = UInt32(staged.count)
+        out.staged.cursor = Data(staged.cursor)
+      }
       return out
     }
   }
 
   fileprivate init(wire: Hub_Wire_Welcome) throws(WireError) {
+    var staged: StagedParts?
+    if wire.hasStaged {
+      staged = StagedParts(
+        batch: try BatchReference(wire: wire.staged.batch, isThere: wire.staged.hasBatch),
+        count: Int(wire.staged.count), cursor: [UInt8](wire.staged.cursor))
+    }
     self.init(
       nonce: wire.nonce, session: SessionID(rawValue: wire.session),
       have: try BatchReference(wire: wire.have, isThere: wire.hasHave),
       headSession: SessionID(rawValue: wire.headSession),
       start: try BatchReference(wire: wire.start, isThere: wire.hasStart),
       last: try BatchReference(wire: wire.last, isThere: wire.hasLast),
-      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion, recovers: wire.recovers)
+      catalogueVersion: wire.catalogueVersion, hubVersion: wire.hubVersion, recovers: wire.recovers, staged: staged)
     try check()
   }
 
   private func check() throws(WireError) {
+    if let staged {
+      try Checks.part(staged.count)
+      try Checks.cursor(staged.cursor)
+    }
     try Checks.number(catalogueVersion, "a catalogue's version")
     try Checks.text(hubVersion, "hub's version", max: Limits.wordBytesMax, mayBeEmpty: true)
   }
@@ -219,6 +234,10 @@ extension BatchPart {
       out.rowsBefore = rowsBefore
       out.purged = purged
       out.tables = try blocks.wire
+      out.cursor = Data(cursor)
+      if let resumes { out.resumes = try resumes.wire }
+      out.resumedParts = UInt32(resumedParts)
+      out.slice = header.isSlice
       return out
     }
   }
@@ -228,17 +247,22 @@ extension BatchPart {
       header: BatchHeader(
         session: SessionID(rawValue: wire.session),
         reference: try BatchReference(wire: wire.reference, isThere: wire.hasReference),
-        previous: try BatchReference(wire: wire.previous, isThere: wire.hasPrevious)),
+        previous: try BatchReference(wire: wire.previous, isThere: wire.hasPrevious), isSlice: wire.slice),
       catalogueVersion: wire.catalogueVersion, part: Int(wire.part), isLast: wire.last,
       snapshotAt: wire.snapshotAt, applied: wire.hasApplied ? try StreamPosition(wire: wire.applied) : nil,
-      rowsBefore: wire.rowsBefore, blocks: try [RowBlock](wire: wire.tables), purged: wire.purged)
+      rowsBefore: wire.rowsBefore, blocks: try [RowBlock](wire: wire.tables), purged: wire.purged,
+      cursor: [UInt8](wire.cursor),
+      resumes: wire.hasResumes ? try BatchReference(wire: wire.resumes, isThere: true) : nil,
+      resumedParts: Int(wire.resumedParts))
     try check()
   }
 
   private func check() throws(WireError) {
+    try Checks.cursor(cursor)
     try Checks.number(catalogueVersion, "a catalogue's version")
     try Checks.number(purged, "a batch's number")
     try Checks.part(part)
+    try Checks.part(resumedParts)
     try Checks.time(snapshotAt)
     try Checks.number(rowsBefore, "a batch's rows", to: Limits.sumMax)
   }
@@ -378,6 +402,7 @@ extension WindowPart {
       out.catalogueVersion = catalogueVersion
       out.snapshotAt = snapshotAt
       out.rowsTotal = rowsTotal
+      out.settlesAfter = header.settlesAfter == 2 ? 0 : header.settlesAfter
       out.tables = try blocks.wire
       return out
     }
@@ -390,7 +415,8 @@ extension WindowPart {
         part: Int(wire.part),
         isLastPart: wire.lastPart, from: try BatchReference(wire: wire.from, isThere: wire.hasFrom),
         cursor: [UInt8](wire.cursor), more: wire.more, full: wire.full,
-        target: try BatchReference(wire: wire.target, isThere: wire.hasTarget)),
+        target: try BatchReference(wire: wire.target, isThere: wire.hasTarget),
+        settlesAfter: wire.settlesAfter == 0 ? 2 : wire.settlesAfter),
       catalogueVersion: wire.catalogueVersion, snapshotAt: wire.snapshotAt, rowsTotal: wire.rowsTotal,
       blocks: try [RowBlock](wire: wire.tables))
     try check()
@@ -399,6 +425,8 @@ extension WindowPart {
   private func check() throws(WireError) {
     try Checks.part(header.part)
     try Checks.cursor(header.cursor)
+    try Checks.number(
+      header.settlesAfter, "the batches of a scan", from: 2, to: Int64(2 * Limits.tablesMax + 1))
     try Checks.number(catalogueVersion, "a catalogue's version")
     try Checks.time(snapshotAt)
     try Checks.number(rowsTotal, "a catch-up's rows", to: Limits.sumMax)

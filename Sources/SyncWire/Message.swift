@@ -111,11 +111,15 @@ package struct Welcome: Sendable, Hashable {
   package var hubVersion: String
   /// Head's database went back: it lacks also what once came from it.
   package var recovers: Bool
+  /// What head has stored of a batch that was cut.
+  package var staged: StagedParts?
 
   package init(
     nonce: Int64, session: SessionID, have: BatchReference, headSession: SessionID, start: BatchReference,
-    last: BatchReference, catalogueVersion: Int64, hubVersion: String, recovers: Bool = false
+    last: BatchReference, catalogueVersion: Int64, hubVersion: String, recovers: Bool = false,
+    staged: StagedParts? = nil
   ) {
+    self.staged = staged
     self.recovers = recovers
     self.nonce = nonce
     self.session = session
@@ -141,12 +145,22 @@ package struct BatchPart: Sendable, Equatable {
   package var blocks: [RowBlock]
   /// Of head: the number of the batch behind which its tombstones are gone.
   package var purged: Int64
+  /// Where the sender goes on after this part, if the batch is cut there; empty: nowhere.
+  package var cursor: [UInt8]
+  /// A batch that was cut, and what the receiver has of it is of use.
+  package var resumes: BatchReference?
+  /// How many parts of it are this batch's first ones; 0: none.
+  package var resumedParts: Int
 
   package init(
     header: BatchHeader, catalogueVersion: Int64, part: Int, isLast: Bool, snapshotAt: Int64,
-    applied: StreamPosition?, rowsBefore: Int64, blocks: [RowBlock], purged: Int64 = 0
+    applied: StreamPosition?, rowsBefore: Int64, blocks: [RowBlock], purged: Int64 = 0, cursor: [UInt8] = [],
+    resumes: BatchReference? = nil, resumedParts: Int = 0
   ) {
     self.purged = purged
+    self.cursor = cursor
+    self.resumes = resumes
+    self.resumedParts = resumedParts
     self.header = header
     self.catalogueVersion = catalogueVersion
     self.part = part

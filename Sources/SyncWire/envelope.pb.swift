@@ -396,6 +396,16 @@ package nonisolated struct Hub_Wire_Welcome: Sendable {
   /// head's database went back: send again also what once came from head
   package var recovers: Bool = false
 
+  /// what head has of a batch that was cut
+  package var staged: Hub_Wire_StagedParts {
+    get {_staged ?? Hub_Wire_StagedParts()}
+    set {_staged = newValue}
+  }
+  /// Returns true if `staged` has been explicitly set.
+  package var hasStaged: Bool {self._staged != nil}
+  /// Clears the value of `staged`. Subsequent reads from it will return its default value.
+  package mutating func clearStaged() {self._staged = nil}
+
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
@@ -403,6 +413,7 @@ package nonisolated struct Hub_Wire_Welcome: Sendable {
   fileprivate var _have: Hub_Wire_BatchReference? = nil
   fileprivate var _start: Hub_Wire_BatchReference? = nil
   fileprivate var _last: Hub_Wire_BatchReference? = nil
+  fileprivate var _staged: Hub_Wire_StagedParts? = nil
 }
 
 /// head to that branch: no welcome, because another copy of the office's database greets too
@@ -424,6 +435,33 @@ package nonisolated struct Hub_Wire_Refused: Sendable {
   package init() {}
 }
 
+/// parts 0 … count - 1 of a batch
+package nonisolated struct Hub_Wire_StagedParts: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  package var batch: Hub_Wire_BatchReference {
+    get {_batch ?? Hub_Wire_BatchReference()}
+    set {_batch = newValue}
+  }
+  /// Returns true if `batch` has been explicitly set.
+  package var hasBatch: Bool {self._batch != nil}
+  /// Clears the value of `batch`. Subsequent reads from it will return its default value.
+  package mutating func clearBatch() {self._batch = nil}
+
+  package var count: UInt32 = 0
+
+  /// of the last of them
+  package var cursor: Data = Data()
+
+  package var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  package init() {}
+
+  fileprivate var _batch: Hub_Wire_BatchReference? = nil
+}
+
 package nonisolated struct Hub_Wire_Rehello: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
@@ -437,66 +475,116 @@ package nonisolated struct Hub_Wire_Rehello: Sendable {
   package init() {}
 }
 
-package nonisolated struct Hub_Wire_BatchPart: Sendable {
+package nonisolated struct Hub_Wire_BatchPart: @unchecked Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
   // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
   // methods supported on all messages.
 
-  package var session: Int64 = 0
+  package var session: Int64 {
+    get {_storage._session}
+    set {_uniqueStorage()._session = newValue}
+  }
 
   package var reference: Hub_Wire_BatchReference {
-    get {_reference ?? Hub_Wire_BatchReference()}
-    set {_reference = newValue}
+    get {_storage._reference ?? Hub_Wire_BatchReference()}
+    set {_uniqueStorage()._reference = newValue}
   }
   /// Returns true if `reference` has been explicitly set.
-  package var hasReference: Bool {self._reference != nil}
+  package var hasReference: Bool {_storage._reference != nil}
   /// Clears the value of `reference`. Subsequent reads from it will return its default value.
-  package mutating func clearReference() {self._reference = nil}
+  package mutating func clearReference() {_uniqueStorage()._reference = nil}
 
   package var previous: Hub_Wire_BatchReference {
-    get {_previous ?? Hub_Wire_BatchReference()}
-    set {_previous = newValue}
+    get {_storage._previous ?? Hub_Wire_BatchReference()}
+    set {_uniqueStorage()._previous = newValue}
   }
   /// Returns true if `previous` has been explicitly set.
-  package var hasPrevious: Bool {self._previous != nil}
+  package var hasPrevious: Bool {_storage._previous != nil}
   /// Clears the value of `previous`. Subsequent reads from it will return its default value.
-  package mutating func clearPrevious() {self._previous = nil}
+  package mutating func clearPrevious() {_uniqueStorage()._previous = nil}
 
-  package var catalogueVersion: Int64 = 0
+  package var catalogueVersion: Int64 {
+    get {_storage._catalogueVersion}
+    set {_uniqueStorage()._catalogueVersion = newValue}
+  }
 
   /// 0, 1, …
-  package var part: UInt32 = 0
+  package var part: UInt32 {
+    get {_storage._part}
+    set {_uniqueStorage()._part = newValue}
+  }
 
-  package var last: Bool = false
+  package var last: Bool {
+    get {_storage._last}
+    set {_uniqueStorage()._last = newValue}
+  }
 
   /// when the batch was read, microseconds since 1970
-  package var snapshotAt: Int64 = 0
+  package var snapshotAt: Int64 {
+    get {_storage._snapshotAt}
+    set {_uniqueStorage()._snapshotAt = newValue}
+  }
 
   /// counts when this batch is applied
   package var applied: Hub_Wire_StreamPosition {
-    get {_applied ?? Hub_Wire_StreamPosition()}
-    set {_applied = newValue}
+    get {_storage._applied ?? Hub_Wire_StreamPosition()}
+    set {_uniqueStorage()._applied = newValue}
   }
   /// Returns true if `applied` has been explicitly set.
-  package var hasApplied: Bool {self._applied != nil}
+  package var hasApplied: Bool {_storage._applied != nil}
   /// Clears the value of `applied`. Subsequent reads from it will return its default value.
-  package mutating func clearApplied() {self._applied = nil}
+  package mutating func clearApplied() {_uniqueStorage()._applied = nil}
 
   /// rows in the earlier parts
-  package var rowsBefore: Int64 = 0
+  package var rowsBefore: Int64 {
+    get {_storage._rowsBefore}
+    set {_uniqueStorage()._rowsBefore = newValue}
+  }
 
-  package var tables: [Hub_Wire_TableRows] = []
+  package var tables: [Hub_Wire_TableRows] {
+    get {_storage._tables}
+    set {_uniqueStorage()._tables = newValue}
+  }
 
   /// of head: the number of the batch behind which its tombstones are gone
-  package var purged: Int64 = 0
+  package var purged: Int64 {
+    get {_storage._purged}
+    set {_uniqueStorage()._purged = newValue}
+  }
+
+  /// where the sender goes on after this part; empty: nowhere
+  package var cursor: Data {
+    get {_storage._cursor}
+    set {_uniqueStorage()._cursor = newValue}
+  }
+
+  /// keep what is stored of this batch that was cut
+  package var resumes: Hub_Wire_BatchReference {
+    get {_storage._resumes ?? Hub_Wire_BatchReference()}
+    set {_uniqueStorage()._resumes = newValue}
+  }
+  /// Returns true if `resumes` has been explicitly set.
+  package var hasResumes: Bool {_storage._resumes != nil}
+  /// Clears the value of `resumes`. Subsequent reads from it will return its default value.
+  package mutating func clearResumes() {_uniqueStorage()._resumes = nil}
+
+  /// leaves rows that were there when it was read for a later batch
+  package var slice: Bool {
+    get {_storage._slice}
+    set {_uniqueStorage()._slice = newValue}
+  }
+
+  /// so many parts of that batch are the first ones of this; 0: none
+  package var resumedParts: UInt32 {
+    get {_storage._resumedParts}
+    set {_uniqueStorage()._resumedParts = newValue}
+  }
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
   package init() {}
 
-  fileprivate var _reference: Hub_Wire_BatchReference? = nil
-  fileprivate var _previous: Hub_Wire_BatchReference? = nil
-  fileprivate var _applied: Hub_Wire_StreamPosition? = nil
+  fileprivate var _storage = _StorageClass.defaultInstance
 }
 
 package nonisolated struct Hub_Wire_Acknowledgement: Sendable {
@@ -685,6 +773,9 @@ package nonisolated struct Hub_Wire_WindowPart: Sendable {
   package var rowsTotal: Int64 = 0
 
   package var tables: [Hub_Wire_TableRows] = []
+
+  /// 0: 2; the first batch after the target that was read after this window
+  package var settlesAfter: Int64 = 0
 
   package var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -2066,7 +2157,7 @@ nonisolated extension Hub_Wire_Hello: SwiftProtobuf.Message, SwiftProtobuf._Mess
 
 nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Welcome"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}session\0\u{1}have\0\u{3}head_session\0\u{1}start\0\u{1}last\0\u{3}catalogue_version\0\u{3}hub_version\0\u{1}recovers\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}nonce\0\u{1}session\0\u{1}have\0\u{3}head_session\0\u{1}start\0\u{1}last\0\u{3}catalogue_version\0\u{3}hub_version\0\u{1}recovers\0\u{1}staged\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2083,6 +2174,7 @@ nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._Me
       case 7: try { try decoder.decodeSingularInt64Field(value: &self.catalogueVersion) }()
       case 8: try { try decoder.decodeSingularStringField(value: &self.hubVersion) }()
       case 9: try { try decoder.decodeSingularBoolField(value: &self.recovers) }()
+      case 10: try { try decoder.decodeSingularMessageField(value: &self._staged) }()
       default: break
       }
     }
@@ -2120,6 +2212,9 @@ nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._Me
     if self.recovers != false {
       try visitor.visitSingularBoolField(value: self.recovers, fieldNumber: 9)
     }
+    try { if let v = self._staged {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 10)
+    } }()
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2133,6 +2228,7 @@ nonisolated extension Hub_Wire_Welcome: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs.catalogueVersion != rhs.catalogueVersion {return false}
     if lhs.hubVersion != rhs.hubVersion {return false}
     if lhs.recovers != rhs.recovers {return false}
+    if lhs._staged != rhs._staged {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2178,6 +2274,50 @@ nonisolated extension Hub_Wire_Refused: SwiftProtobuf.Message, SwiftProtobuf._Me
   }
 }
 
+nonisolated extension Hub_Wire_StagedParts: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  package static let protoMessageName: String = _protobuf_package + ".StagedParts"
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}batch\0\u{1}count\0\u{1}cursor\0")
+
+  package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularMessageField(value: &self._batch) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.count) }()
+      case 3: try { try decoder.decodeSingularBytesField(value: &self.cursor) }()
+      default: break
+      }
+    }
+  }
+
+  package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    // The use of inline closures is to circumvent an issue where the compiler
+    // allocates stack space for every if/case branch local when no optimizations
+    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+    // https://github.com/apple/swift-protobuf/issues/1182
+    try { if let v = self._batch {
+      try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
+    } }()
+    if self.count != 0 {
+      try visitor.visitSingularUInt32Field(value: self.count, fieldNumber: 2)
+    }
+    if !self.cursor.isEmpty {
+      try visitor.visitSingularBytesField(value: self.cursor, fieldNumber: 3)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  package static func ==(lhs: Hub_Wire_StagedParts, rhs: Hub_Wire_StagedParts) -> Bool {
+    if lhs._batch != rhs._batch {return false}
+    if lhs.count != rhs.count {return false}
+    if lhs.cursor != rhs.cursor {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
 nonisolated extension Hub_Wire_Rehello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".Rehello"
   package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0")
@@ -2210,83 +2350,167 @@ nonisolated extension Hub_Wire_Rehello: SwiftProtobuf.Message, SwiftProtobuf._Me
 
 nonisolated extension Hub_Wire_BatchPart: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".BatchPart"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}reference\0\u{1}previous\0\u{3}catalogue_version\0\u{1}part\0\u{1}last\0\u{3}snapshot_at\0\u{1}applied\0\u{3}rows_before\0\u{1}tables\0\u{1}purged\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}reference\0\u{1}previous\0\u{3}catalogue_version\0\u{1}part\0\u{1}last\0\u{3}snapshot_at\0\u{1}applied\0\u{3}rows_before\0\u{1}tables\0\u{1}purged\0\u{1}cursor\0\u{1}resumes\0\u{1}slice\0\u{3}resumed_parts\0")
+
+  fileprivate class _StorageClass {
+    var _session: Int64 = 0
+    var _reference: Hub_Wire_BatchReference? = nil
+    var _previous: Hub_Wire_BatchReference? = nil
+    var _catalogueVersion: Int64 = 0
+    var _part: UInt32 = 0
+    var _last: Bool = false
+    var _snapshotAt: Int64 = 0
+    var _applied: Hub_Wire_StreamPosition? = nil
+    var _rowsBefore: Int64 = 0
+    var _tables: [Hub_Wire_TableRows] = []
+    var _purged: Int64 = 0
+    var _cursor: Data = Data()
+    var _resumes: Hub_Wire_BatchReference? = nil
+    var _slice: Bool = false
+    var _resumedParts: UInt32 = 0
+
+      // This property is used as the initial default value for new instances of the type.
+      // The type itself is protecting the reference to its storage via CoW semantics.
+      // This will force a copy to be made of this reference when the first mutation occurs;
+      // hence, it is safe to mark this as `nonisolated(unsafe)`.
+      static nonisolated(unsafe) let defaultInstance = _StorageClass()
+
+    private init() {}
+
+    init(copying source: _StorageClass) {
+      _session = source._session
+      _reference = source._reference
+      _previous = source._previous
+      _catalogueVersion = source._catalogueVersion
+      _part = source._part
+      _last = source._last
+      _snapshotAt = source._snapshotAt
+      _applied = source._applied
+      _rowsBefore = source._rowsBefore
+      _tables = source._tables
+      _purged = source._purged
+      _cursor = source._cursor
+      _resumes = source._resumes
+      _slice = source._slice
+      _resumedParts = source._resumedParts
+    }
+  }
+
+  fileprivate mutating func _uniqueStorage() -> _StorageClass {
+    if !isKnownUniquelyReferenced(&_storage) {
+      _storage = _StorageClass(copying: _storage)
+    }
+    return _storage
+  }
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
-    while let fieldNumber = try decoder.nextFieldNumber() {
-      // The use of inline closures is to circumvent an issue where the compiler
-      // allocates stack space for every case branch when no optimizations are
-      // enabled. https://github.com/apple/swift-protobuf/issues/1034
-      switch fieldNumber {
-      case 1: try { try decoder.decodeSingularSFixed64Field(value: &self.session) }()
-      case 2: try { try decoder.decodeSingularMessageField(value: &self._reference) }()
-      case 3: try { try decoder.decodeSingularMessageField(value: &self._previous) }()
-      case 4: try { try decoder.decodeSingularInt64Field(value: &self.catalogueVersion) }()
-      case 5: try { try decoder.decodeSingularUInt32Field(value: &self.part) }()
-      case 6: try { try decoder.decodeSingularBoolField(value: &self.last) }()
-      case 7: try { try decoder.decodeSingularSFixed64Field(value: &self.snapshotAt) }()
-      case 8: try { try decoder.decodeSingularMessageField(value: &self._applied) }()
-      case 9: try { try decoder.decodeSingularInt64Field(value: &self.rowsBefore) }()
-      case 10: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
-      case 11: try { try decoder.decodeSingularInt64Field(value: &self.purged) }()
-      default: break
+    _ = _uniqueStorage()
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      while let fieldNumber = try decoder.nextFieldNumber() {
+        // The use of inline closures is to circumvent an issue where the compiler
+        // allocates stack space for every case branch when no optimizations are
+        // enabled. https://github.com/apple/swift-protobuf/issues/1034
+        switch fieldNumber {
+        case 1: try { try decoder.decodeSingularSFixed64Field(value: &_storage._session) }()
+        case 2: try { try decoder.decodeSingularMessageField(value: &_storage._reference) }()
+        case 3: try { try decoder.decodeSingularMessageField(value: &_storage._previous) }()
+        case 4: try { try decoder.decodeSingularInt64Field(value: &_storage._catalogueVersion) }()
+        case 5: try { try decoder.decodeSingularUInt32Field(value: &_storage._part) }()
+        case 6: try { try decoder.decodeSingularBoolField(value: &_storage._last) }()
+        case 7: try { try decoder.decodeSingularSFixed64Field(value: &_storage._snapshotAt) }()
+        case 8: try { try decoder.decodeSingularMessageField(value: &_storage._applied) }()
+        case 9: try { try decoder.decodeSingularInt64Field(value: &_storage._rowsBefore) }()
+        case 10: try { try decoder.decodeRepeatedMessageField(value: &_storage._tables) }()
+        case 11: try { try decoder.decodeSingularInt64Field(value: &_storage._purged) }()
+        case 12: try { try decoder.decodeSingularBytesField(value: &_storage._cursor) }()
+        case 13: try { try decoder.decodeSingularMessageField(value: &_storage._resumes) }()
+        case 14: try { try decoder.decodeSingularBoolField(value: &_storage._slice) }()
+        case 15: try { try decoder.decodeSingularUInt32Field(value: &_storage._resumedParts) }()
+        default: break
+        }
       }
     }
   }
 
   package func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
-    // The use of inline closures is to circumvent an issue where the compiler
-    // allocates stack space for every if/case branch local when no optimizations
-    // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
-    // https://github.com/apple/swift-protobuf/issues/1182
-    if self.session != 0 {
-      try visitor.visitSingularSFixed64Field(value: self.session, fieldNumber: 1)
-    }
-    try { if let v = self._reference {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
-    } }()
-    try { if let v = self._previous {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
-    } }()
-    if self.catalogueVersion != 0 {
-      try visitor.visitSingularInt64Field(value: self.catalogueVersion, fieldNumber: 4)
-    }
-    if self.part != 0 {
-      try visitor.visitSingularUInt32Field(value: self.part, fieldNumber: 5)
-    }
-    if self.last != false {
-      try visitor.visitSingularBoolField(value: self.last, fieldNumber: 6)
-    }
-    if self.snapshotAt != 0 {
-      try visitor.visitSingularSFixed64Field(value: self.snapshotAt, fieldNumber: 7)
-    }
-    try { if let v = self._applied {
-      try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
-    } }()
-    if self.rowsBefore != 0 {
-      try visitor.visitSingularInt64Field(value: self.rowsBefore, fieldNumber: 9)
-    }
-    if !self.tables.isEmpty {
-      try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 10)
-    }
-    if self.purged != 0 {
-      try visitor.visitSingularInt64Field(value: self.purged, fieldNumber: 11)
+    try withExtendedLifetime(_storage) { (_storage: _StorageClass) in
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every if/case branch local when no optimizations
+      // are enabled. https://github.com/apple/swift-protobuf/issues/1034 and
+      // https://github.com/apple/swift-protobuf/issues/1182
+      if _storage._session != 0 {
+        try visitor.visitSingularSFixed64Field(value: _storage._session, fieldNumber: 1)
+      }
+      try { if let v = _storage._reference {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 2)
+      } }()
+      try { if let v = _storage._previous {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 3)
+      } }()
+      if _storage._catalogueVersion != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._catalogueVersion, fieldNumber: 4)
+      }
+      if _storage._part != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._part, fieldNumber: 5)
+      }
+      if _storage._last != false {
+        try visitor.visitSingularBoolField(value: _storage._last, fieldNumber: 6)
+      }
+      if _storage._snapshotAt != 0 {
+        try visitor.visitSingularSFixed64Field(value: _storage._snapshotAt, fieldNumber: 7)
+      }
+      try { if let v = _storage._applied {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 8)
+      } }()
+      if _storage._rowsBefore != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._rowsBefore, fieldNumber: 9)
+      }
+      if !_storage._tables.isEmpty {
+        try visitor.visitRepeatedMessageField(value: _storage._tables, fieldNumber: 10)
+      }
+      if _storage._purged != 0 {
+        try visitor.visitSingularInt64Field(value: _storage._purged, fieldNumber: 11)
+      }
+      if !_storage._cursor.isEmpty {
+        try visitor.visitSingularBytesField(value: _storage._cursor, fieldNumber: 12)
+      }
+      try { if let v = _storage._resumes {
+        try visitor.visitSingularMessageField(value: v, fieldNumber: 13)
+      } }()
+      if _storage._slice != false {
+        try visitor.visitSingularBoolField(value: _storage._slice, fieldNumber: 14)
+      }
+      if _storage._resumedParts != 0 {
+        try visitor.visitSingularUInt32Field(value: _storage._resumedParts, fieldNumber: 15)
+      }
     }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   package static func ==(lhs: Hub_Wire_BatchPart, rhs: Hub_Wire_BatchPart) -> Bool {
-    if lhs.session != rhs.session {return false}
-    if lhs._reference != rhs._reference {return false}
-    if lhs._previous != rhs._previous {return false}
-    if lhs.catalogueVersion != rhs.catalogueVersion {return false}
-    if lhs.part != rhs.part {return false}
-    if lhs.last != rhs.last {return false}
-    if lhs.snapshotAt != rhs.snapshotAt {return false}
-    if lhs._applied != rhs._applied {return false}
-    if lhs.rowsBefore != rhs.rowsBefore {return false}
-    if lhs.tables != rhs.tables {return false}
-    if lhs.purged != rhs.purged {return false}
+    if lhs._storage !== rhs._storage {
+      let storagesAreEqual: Bool = withExtendedLifetime((lhs._storage, rhs._storage)) { (_args: (_StorageClass, _StorageClass)) in
+        let _storage = _args.0
+        let rhs_storage = _args.1
+        if _storage._session != rhs_storage._session {return false}
+        if _storage._reference != rhs_storage._reference {return false}
+        if _storage._previous != rhs_storage._previous {return false}
+        if _storage._catalogueVersion != rhs_storage._catalogueVersion {return false}
+        if _storage._part != rhs_storage._part {return false}
+        if _storage._last != rhs_storage._last {return false}
+        if _storage._snapshotAt != rhs_storage._snapshotAt {return false}
+        if _storage._applied != rhs_storage._applied {return false}
+        if _storage._rowsBefore != rhs_storage._rowsBefore {return false}
+        if _storage._tables != rhs_storage._tables {return false}
+        if _storage._purged != rhs_storage._purged {return false}
+        if _storage._cursor != rhs_storage._cursor {return false}
+        if _storage._resumes != rhs_storage._resumes {return false}
+        if _storage._slice != rhs_storage._slice {return false}
+        if _storage._resumedParts != rhs_storage._resumedParts {return false}
+        return true
+      }
+      if !storagesAreEqual {return false}
+    }
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -2515,7 +2739,7 @@ nonisolated extension Hub_Wire_Resumption: SwiftProtobuf.Message, SwiftProtobuf.
 
 nonisolated extension Hub_Wire_WindowPart: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   package static let protoMessageName: String = _protobuf_package + ".WindowPart"
-  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}token\0\u{1}part\0\u{3}last_part\0\u{1}from\0\u{1}cursor\0\u{1}more\0\u{1}full\0\u{1}target\0\u{3}catalogue_version\0\u{3}snapshot_at\0\u{3}rows_total\0\u{1}tables\0")
+  package static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}session\0\u{1}token\0\u{1}part\0\u{3}last_part\0\u{1}from\0\u{1}cursor\0\u{1}more\0\u{1}full\0\u{1}target\0\u{3}catalogue_version\0\u{3}snapshot_at\0\u{3}rows_total\0\u{1}tables\0\u{3}settles_after\0")
 
   package mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -2536,6 +2760,7 @@ nonisolated extension Hub_Wire_WindowPart: SwiftProtobuf.Message, SwiftProtobuf.
       case 11: try { try decoder.decodeSingularSFixed64Field(value: &self.snapshotAt) }()
       case 12: try { try decoder.decodeSingularInt64Field(value: &self.rowsTotal) }()
       case 13: try { try decoder.decodeRepeatedMessageField(value: &self.tables) }()
+      case 14: try { try decoder.decodeSingularInt64Field(value: &self.settlesAfter) }()
       default: break
       }
     }
@@ -2585,6 +2810,9 @@ nonisolated extension Hub_Wire_WindowPart: SwiftProtobuf.Message, SwiftProtobuf.
     if !self.tables.isEmpty {
       try visitor.visitRepeatedMessageField(value: self.tables, fieldNumber: 13)
     }
+    if self.settlesAfter != 0 {
+      try visitor.visitSingularInt64Field(value: self.settlesAfter, fieldNumber: 14)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -2602,6 +2830,7 @@ nonisolated extension Hub_Wire_WindowPart: SwiftProtobuf.Message, SwiftProtobuf.
     if lhs.snapshotAt != rhs.snapshotAt {return false}
     if lhs.rowsTotal != rhs.rowsTotal {return false}
     if lhs.tables != rhs.tables {return false}
+    if lhs.settlesAfter != rhs.settlesAfter {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

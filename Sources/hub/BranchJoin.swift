@@ -33,10 +33,13 @@ struct BranchJoin {
     guard !token.isExpired(at: SystemClock.now) else {
       throw HubError(.refused, "the token has expired", hint: "ask head for another: hub invite \(token.office)")
     }
+    if let office = try memberAlready() {
+      return tell(office, rows: 0, "\(office.name) is a branch of \(office.head) already")
+    }
     let url = try broker.url(stored: token.broker)
     let enrol = try prepare(url)
     var broker = self.broker
-    broker.broker = url
+    broker.broker = [url]
     let runner = try await OfficeRunner(database: options, broker: broker, daemon: daemon, logger: logger)
     guard try await runner.lock() else {
       throw HubError(.refused, "a hub runs on this database already", hint: "stop it first")
@@ -50,6 +53,25 @@ struct BranchJoin {
       await runner.store.close()
       throw error
     }
+  }
+
+  /// The office, if it joined by this very token: a join that was cut after its last row is done when it is repeated.
+  private func memberAlready() throws -> OfficeIdentity? {
+    try options.transaction { session in
+      guard try Migrations.version(session) != nil else { return nil }
+      let office = try PostgresStore.readOffice(session)
+      let isSame = office.role == .branch && office.name == name && office.isJoined
+      return try isSame && HeadSetup.joined(session, by: token.secret) ? office : nil
+    }
+  }
+
+  private func tell(_ office: OfficeIdentity, rows: Int64, _ what: String) {
+    guard options.json else { return print("\(what). Next: hub run") }
+    print(
+      JSONValue.fields([
+        "office": .string(office.name), "head": .string(office.head), "state": .string("joined"),
+        "rows": .integer(rows),
+      ]).description)
   }
 
   /// The office's row, and what enrolment says; of a join that was cut, what it said then.
@@ -97,16 +119,8 @@ struct BranchJoin {
     serving.cancel()
     _ = try? await serving.value
     meter.finish()
-    let counters = await service.counters
-    if options.json {
-      print(
-        JSONValue.fields([
-          "office": .string(runner.identity.name), "head": .string(runner.identity.head), "state": .string("joined"),
-          "rows": .integer(counters.applied),
-        ]).description)
-    } else {
-      print("\(runner.identity.name) is in step with \(runner.identity.head): \(counters.applied) rows. Next: hub run")
-    }
+    let (office, rows) = (runner.identity, await service.counters.applied)
+    tell(office, rows: rows, "\(office.name) is in step with \(office.head): \(rows) rows")
   }
 
   private func waitUntilJoined(_ runner: OfficeRunner) async throws {

@@ -42,14 +42,18 @@ struct DatabaseOptions: ParsableArguments {
 }
 
 struct BrokerOptions: ParsableArguments {
-  @Option(help: "The broker, amqp(s)://user:password@host/vhost (or HUB_BROKER_URL); else what init or join stored.")
-  var broker: String?
+  @Option(
+    help: ArgumentHelp(
+      "The broker, amqp(s)://user:password@host/vhost (or HUB_BROKER_URL); else what init or join stored.",
+      discussion: "Of several nodes: several times, or with commas between the URLs. The first that answers serves."))
+  var broker: [String] = []
 
   @Option(help: "A PEM file with the broker's CA (or HUB_BROKER_CA).")
   var brokerCA: String?
 
   func url(stored: String?) throws -> String {
-    guard let url = try broker ?? setting("HUB_BROKER_URL") ?? stored else {
+    let given = broker.isEmpty ? nil : broker.joined(separator: ",")
+    guard let url = try given ?? setting("HUB_BROKER_URL") ?? stored else {
       throw HubError(.usage, "no broker given", hint: "pass --broker URL or set HUB_BROKER_URL")
     }
     return url

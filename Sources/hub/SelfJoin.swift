@@ -51,6 +51,7 @@ enum SelfJoin {
   {
     while true {
       do {
+        try upgradeSchema(options) { logger.notice("\($0)") }
         let found = try options.transaction { session -> (isMember: Bool, isServed: Bool) in
           guard try Migrations.version(session) != nil else { return (false, false) }
           let office = try PostgresStore.readOffice(session)

@@ -46,7 +46,8 @@ func simulate(_ arguments: [String]) async -> Int32 {
     "\(summary.schedules) schedules kept every promise: \(summary.writes) writes,",
     "\(summary.batches) batches, \(summary.conflicts) conflicts, \(summary.refusals) rows refused,",
     "\(summary.revived) parents back, \(summary.verdicts) verdicts of people, \(summary.restores) databases put back,",
-    "\(summary.tombstonesPurged) tombstones purged")
+    "\(summary.tombstonesPurged) tombstones purged, \(summary.slices) batches in slices, \(summary.resumed) gone on with"
+  )
   return 0
 }
 

@@ -113,7 +113,11 @@ extension EndToEnd {
           #expect(status["role"] as? String == (office === head ? "head" : "branch"))
           let health = try office.hub("health")
           #expect(health.code == 0)
-          #expect(try office.must("doctor").output.contains("PostgreSQL"))
+          let found = try office.must("doctor").output
+          #expect(found.contains("PostgreSQL"))
+          let queue = office === head ? "classic queue hub.head" : "queue hub.office.\(office.name)"
+          #expect(found.contains(#/broker: RabbitMQ \d+\.\d+\S*, /#), "\(found)")
+          #expect(found.contains("\(queue): ") && found.contains(" messages, 1 readers"), "\(found)")
         }
         let branches = try head.status()["branches"] as? [[String: Any]] ?? []
         #expect(branches.map { $0["name"] as? String } == ["a", "b"])

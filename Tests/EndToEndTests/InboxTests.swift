@@ -215,8 +215,12 @@ extension EndToEnd {
         try head.run("UPDATE doc SET v = 'head' WHERE id ~ '^k'")
         try a.run("UPDATE doc SET v = 'a' WHERE id ~ '^k'")
         // a says hello and sends its rows; then it is away while head decides and answers.
+        let batches = try a.connect().number("SELECT max(number) FROM hub.batch")
         try a.startAndWait()
-        try until(30, "a's rows are with the broker") { try Broker.queues(company.virtualHost)["hub.head"] ?? 0 > 0 }
+        try until(30, "a's rows are with the broker") {
+          let sent = try a.connect().number("SELECT max(number) FROM hub.batch") > batches
+          return try sent && Broker.queues(company.virtualHost)["hub.head"] ?? 0 > 1
+        }
         #expect(try a.stop() == 0)
         try head.startAndWait()
         try b.startAndWait()

@@ -82,6 +82,36 @@ private enum Store {
 extension EndToEnd {
   @Suite(.serialized)
   struct RestoreTests {
+    @Test("head put back while what it lost is in the branches' quarantine alone")
+    func whatWaitsInQuarantineComesBack() throws {
+      try Company.with(branches: 2, schema: Store.schema, tracks: Store.tracks) { company in
+        let (head, a) = (company.head, company["a"])
+        try Store.settle(company, counted: 0)
+        for branch in company.branches {
+          try branch.run(
+            "ALTER TABLE price ADD CONSTRAINT cheap CHECK (cents < 1000); ALTER TABLE stock ADD CONSTRAINT short CHECK (note <> 'refused')"
+          )
+        }
+        let copy = try FileCopy(of: head.cluster, company)
+        defer { copy.remove() }
+        try head.run("INSERT INTO price VALUES ('dear', 5000); INSERT INTO stock VALUES ('odd', 0, 'refused')")
+        for branch in company.branches {
+          try company.eventually(branch, "SELECT count(*) FROM hub.quarantine", is: "2", within: 60)
+        }
+        // One of them is in conflict by then: the branch's own write stands, and head decides nothing of what it lost.
+        try a.run("INSERT INTO stock VALUES ('odd', 0, 'mine')")
+        try copy.putBack()
+        try company.eventually(
+          head, "SELECT count(*) FROM price WHERE sku = 'dear' AND cents = 5000", is: "1", within: 90)
+        try company.eventually(head, "SELECT count(*) FROM stock WHERE sku = 'odd'", is: "1", within: 60)
+        for branch in company.branches {
+          try branch.run("ALTER TABLE price DROP CONSTRAINT cheap; ALTER TABLE stock DROP CONSTRAINT short")
+        }
+        try Store.settle(company, counted: 0)
+        #expect(try head.connect().value("SELECT count(*) FROM price WHERE sku = 'dear'") == "1")
+      }
+    }
+
     @Test("S1, DESIGN 5: a branch put back twice, with fewer and with more writes after than were lost")
     func aBranchMayGoBackInTime() throws {
       try Company.with(branches: 2, schema: Store.schema, tracks: Store.tracks) { company in

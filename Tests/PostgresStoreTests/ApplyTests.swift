@@ -188,6 +188,29 @@ import Testing
     #expect(try pair.branch.copy("t") == pair.head.copy("t"))
   }
 
+  @Test("APP-06: a row that comes twice, as that of a cut batch may, and waits both times for a unique value")
+  func theSameRowWaitsTwice() throws {
+    let pair = try pair()
+    try pair.head.application.script("INSERT INTO t VALUES (7, 'head', 96), (5000, 'first', 97)")
+    try pair.settle()
+    // Head changes the row, too: both that wait are decided, the later one upon what came of the earlier one.
+    try pair.head.application.script("UPDATE t SET v = 'head again' WHERE id = 7")
+    try pair.branch.application.script("UPDATE t SET u = 98 WHERE id = 5000; UPDATE t SET u = 97 WHERE id = 7")
+    let first = try pair.branch.feed().blocks.flatMap { $0.rows() }
+    try pair.branch.application.script("UPDATE t SET v = 'later' WHERE id = 7")
+    let second = try pair.branch.feed().blocks.flatMap { $0.rows() }
+    func row(_ id: String, of rows: [RowBlock]) throws -> RowBlock {
+      try #require(rows.first { $0.columns[0].value(0).map { String(decoding: $0, as: UTF8.self) } == id })
+    }
+    let counts = try pair.head.apply([row("7", of: first), row("7", of: second), row("5000", of: first)])
+    #expect(counts.quarantined == 0, "\(counts)")
+    #expect(try pair.head.copy("t") == ["7\tlater\t97", "5000\tfirst\t98"])
+    // Each decision that is logged was made upon the one before it.
+    #expect(
+      try pair.head.copy("hub.conflict", order: "id", columns: "winner #>> '{row,v}', loser #>> '{row,v}'")
+        == ["head\thead again", "later\thead"])
+  }
+
   @Test("APP-06: one row of a thousand that breaks a unique constraint is quarantined alone")
   func oneUniqueConflict() throws {
     let pair = try pair()

@@ -65,10 +65,12 @@ import Testing
   }
 
   @Test func bytesThatAreNoCursorAreNone() {
-    for bytes: [UInt8] in [[], [0], [0, 0, 0, 9, 1], [0, 0, 0, 1, 65], [255, 255, 255, 255, 1]] {
+    for bytes: [UInt8] in [
+      [], [0], [0, 0, 0, 9, 1], [0, 0, 0, 1, 65], [0, 0, 0, 0, 0, 0, 0, 1, 65], [255, 255, 255, 255, 1],
+    ] {
       #expect(WindowCursor(bytes) == nil)
     }
-    let cursor = WindowCursor(table: "public.t", key: ["", "é'\"\\"])
+    let cursor = WindowCursor(table: "public.t", key: ["", "é'\"\\"], order: "x1")
     #expect(WindowCursor(cursor.bytes) == cursor)
   }
 
@@ -170,5 +172,172 @@ import Testing
     office.hub.rollBack()
     #expect(!office.hub.isInTransaction)
     #expect(try office.hub.script("SELECT 1").int(0, 0) == 1)
+  }
+
+  // MARK: slices
+
+  private static let shop = """
+    CREATE TABLE item (id int PRIMARY KEY, name text);
+    CREATE TABLE photo (id int PRIMARY KEY, item int REFERENCES item, v text);
+    CREATE TABLE sale (id int PRIMARY KEY, item int REFERENCES item);
+    INSERT INTO item SELECT g, 'item' FROM generate_series(1, 10) g;
+    INSERT INTO photo SELECT g, g % 10 + 1, repeat('x', 1000) FROM generate_series(1, 100) g;
+    INSERT INTO sale SELECT g, g % 10 + 1 FROM generate_series(1, 20) g
+    """
+
+  private func shop() throws -> Office {
+    let office = try office(Self.shop, [("public", "item"), ("public", "photo")])
+    try office.track([("public", "sale")]) { $0.priority = 10 }
+    return office
+  }
+
+  private struct Batch {
+    var rows: [String] = []
+    var cursors: [[UInt8]] = []
+    var position = FeedPosition.beginning
+    var resumes = false
+  }
+
+  /// All batches of a scan, with `table key`, or `-table key` for a delete, of each row.
+  private func batches(
+    _ office: Office, since: FeedPosition, partBytes: Int, resumption: FeedScan.Resumption? = nil
+  ) throws -> [Batch] {
+    try office.hub.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") { session in
+      let snapshot = try session.query("SELECT pg_current_snapshot()").text(0, 0)
+      let scan = FeedScan(
+        session: session, tables: office.tables, since: since, echoes: false, slices: true, resumption: resumption,
+        partBytes: partBytes)
+      var batches: [Batch] = []
+      while true {
+        var batch = Batch()
+        var part = try scan.next()
+        batch.position = scan.position(at: snapshot)
+        batch.resumes = scan.resumes
+        while true {
+          for block in part.blocks {
+            for (row, key) in block.keys.enumerated() {
+              batch.rows.append("\(block.alive[row] ? "" : "-")\(block.table.dropFirst(7)) \(key[0])")
+            }
+          }
+          batch.cursors.append(part.cursor)
+          if part.isLast { break }
+          part = try scan.next()
+        }
+        if !batch.rows.isEmpty || batch.resumes { batches.append(batch) }
+        if !part.more { return batches }
+      }
+    }
+  }
+
+  private func tables(_ rows: [String]) -> [String] {
+    rows.reduce(into: []) { names, row in
+      let name = String(row.prefix { $0 != " " })
+      if names.last != name { names.append(name) }
+    }
+  }
+
+  @Test("CAP-05: what fits into one part is one batch, whatever the priorities; more is a batch a rank, parents first")
+  func priorities() throws {
+    let office = try shop()
+    let whole = try batches(office, since: .beginning, partBytes: 1 << 20)
+    #expect(whole.map { tables($0.rows) } == [["item", "sale", "photo"]])
+    #expect(whole[0].position.aheadText == nil)
+    let apart = try batches(office, since: .beginning, partBytes: 10_000)
+    #expect(apart.map { tables($0.rows) } == [["item", "sale"], ["photo"]])
+    #expect(apart.map(\.rows.count) == [30, 100])
+    #expect(apart[1].position.aheadText == nil)
+    // Between the two: what is left since the first is the photographs, and what changed.
+    #expect(apart[0].position.aheadText != nil)
+    let stored = FeedPosition(text: apart[0].position.storedText, ahead: apart[0].position.aheadText)
+    try office.application.script("UPDATE sale SET item = 2 WHERE id = 3")
+    #expect(try batches(office, since: stored, partBytes: 1 << 20).map(\.rows.count) == [101])
+    let next = try batches(office, since: stored, partBytes: 10_000)
+    #expect(next.map(\.rows.count) == [1, 100])
+    #expect(next[0].rows == ["sale 3"])
+  }
+
+  @Test("CAP-05: a parent's delete passes with the lowest of its children, so that no row seems to refer to it still")
+  func deletesPassLate() throws {
+    let office = try shop()
+    let since = try office.feed().position
+    try office.application.script(
+      """
+      DELETE FROM photo WHERE item = 4; DELETE FROM sale WHERE item = 4; DELETE FROM item WHERE id = 4;
+      UPDATE photo SET v = v || 'y'; UPDATE sale SET item = item
+      """)
+    let found = try batches(office, since: since, partBytes: 10_000)
+    #expect(found.map { tables($0.rows) } == [["sale", "-sale"], ["photo", "-photo", "-item"]])
+    let rest = try batches(
+      office, since: FeedPosition(text: found[0].position.storedText, ahead: found[0].position.aheadText),
+      partBytes: 10_000)
+    #expect(rest.flatMap(\.rows).contains("-item 4"))
+  }
+
+  @Test("CAP-05: a batch that was cut at any part goes on with the rest, and with what changed of what had passed")
+  func aBatchGoesOn() throws {
+    let office = try shop()
+    let all = try batches(office, since: .beginning, partBytes: 10_000)
+    let since = all[0].position
+    let readAt = all[1].position
+    let cursors = all[1].cursors.dropLast()
+    #expect(cursors.count > 5)
+    try office.application.script(
+      """
+      UPDATE photo SET v = 'new' WHERE id IN (1, 99); DELETE FROM photo WHERE id IN (2, 98);
+      INSERT INTO photo VALUES (0, 1, 'v');
+      UPDATE photo SET id = 1000 WHERE id = 50
+      """)
+    let now = Set(try batches(office, since: since, partBytes: 1 << 20).flatMap(\.rows))
+    for (number, bytes) in cursors.enumerated() {
+      let cursor = try #require(WindowCursor(bytes))
+      let went = Set(all[1].rows.prefix { $0 != "photo \(cursor.key[0])" } + ["photo \(cursor.key[0])"])
+      let next = try batches(
+        office, since: since, partBytes: 10_000, resumption: .init(cursor: cursor, readAt: readAt))
+      #expect(next.map(\.resumes) == [true], "part \(number)")
+      let rest = next[0].rows
+      #expect(Set(rest).count == rest.count, "a row twice after part \(number)")
+      let changed: Set = ["photo 1", "photo 99", "-photo 2", "-photo 98", "photo 0", "-photo 50", "photo 1000"]
+      #expect(Set(rest) == now.subtracting(went).union(changed), "part \(number)")
+    }
+    // In another order of tables, or of another rank, it begins anew.
+    try office.hub.script("UPDATE hub.tracked SET priority = 20 WHERE relation_name = 'photo'")
+    try office.reload()
+    let anew = try batches(
+      office, since: .beginning, partBytes: 10_000,
+      resumption: .init(cursor: try #require(WindowCursor(cursors[cursors.startIndex])), readAt: readAt))
+    #expect(anew.map(\.resumes) == [false, false])
+    #expect(anew.map { tables($0.rows) } == [["item", "photo", "-photo"], ["sale"]])
+  }
+
+  /// Believed: where tables of some rank stand holds for whatever has that rank later. A table that was to pass later, and
+  /// was ranked higher before it did, was taken for passed: its rows were never sent.
+  @Test("CAP-05: a table that is ranked higher between two batches of a scan is sent all the same")
+  func aTableRankedHigherMeanwhile() throws {
+    let office = try shop()
+    let first = try batches(office, since: .beginning, partBytes: 10_000)[0]
+    let stored = FeedPosition(text: first.position.storedText, ahead: first.position.aheadText)
+    try office.hub.script("UPDATE hub.tracked SET priority = 20 WHERE relation_name = 'photo'")
+    try office.reload()
+    let photographs = try batches(office, since: stored, partBytes: 10_000).flatMap(\.rows)
+      .filter { $0.hasPrefix("photo ") }
+    #expect(photographs.count == 100)
+  }
+
+  @Test("CAP-05: a catch-up begins anew when the order of the tables changed under it")
+  func aCursorOfAnotherOrder() throws {
+    let office = try shop()
+    let after = WindowCursor(table: "public.sale", key: ["20"], order: TableInfo.digest(of: office.tables))
+    func count() throws -> Int {
+      try office.hub.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") { session in
+        try FeedScan(
+          session: session, tables: office.tables, since: .beginning, echoes: true, isKeyed: true, after: after,
+          partBytes: 1 << 20
+        ).next().rows
+      }
+    }
+    #expect(try count() == 100)
+    try office.hub.script("UPDATE hub.tracked SET priority = 20 WHERE relation_name = 'photo'")
+    try office.reload()
+    #expect(try count() == 130)
   }
 }

@@ -128,26 +128,6 @@ import Testing
     await branch.close()
   }
 
-  @Test("a batch that says nothing of what was applied does not make the next one news")
-  func markAfterSilence() async throws {
-    let pair = try conflicts(0)
-    let branch = try await store(pair.branch)
-    try await branch.reload()
-    var previous = BatchReference.origin
-    for (number, applied) in [(Int64(1), Int64?(5)), (2, nil), (3, 5)] {
-      try pair.branch.application.script("INSERT INTO t VALUES (\(number), 'v', 1)")
-      _ = try await branch.openFeed(
-        since: nil, echoes: false, returns: false, catalogueVersion: try await branch.office().catalogueVersion)
-      let header = BatchHeader(
-        session: SessionID(rawValue: 1), reference: BatchReference(number: number, id: number), previous: previous)
-      try await branch.record(header, applied: applied)
-      await branch.closeFeed()
-      previous = header.reference
-    }
-    #expect(try pair.branch.copy("hub.batch", columns: "number, applied") == ["1\t5", "2\t5", "3\t5"])
-    await branch.close()
-  }
-
   @Test("what makes a retry worth it: any change of a tracked table's columns, constraints or indexes")
   func causes() async throws {
     let pair = try conflicts(1)

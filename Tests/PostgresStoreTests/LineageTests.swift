@@ -1,5 +1,6 @@
 import HubEngine
 import SyncCore
+import Synchronization
 import Testing
 
 @testable import PostgresStore
@@ -113,15 +114,68 @@ import Testing
     await store.close()
   }
 
+  @Test("S1: a session that begins with what head lost is stored with the record of that batch")
+  func aSessionIsStoredWithItsFirstBatch() async throws {
+    let office = try office()
+    try office.hub.script("INSERT INTO hub.peer (office, state) VALUES ('head', 'active')")
+    let store = store(office)
+    _ = try await store.office()
+    try await store.reload()
+    try await store.saveSession(nil, head: InboundPosition(), acknowledged: .origin)
+    #expect(try await store.office().session == nil)
+    #expect(try await rows(store, since: .origin) == 1)
+    let header = BatchHeader(
+      session: SessionID(rawValue: 9), reference: BatchReference(number: 1, id: 1), previous: .origin)
+    _ = try await store.openFeed(
+      since: .origin, echoes: true, returns: true, slices: false, staged: nil,
+      catalogueVersion: try await store.office().catalogueVersion)
+    try await store.record(header, applied: nil, startsSession: true)
+    await store.closeFeed()
+    #expect(try await store.office().session == SessionID(rawValue: 9))
+    await store.close()
+  }
+
   private func rows(_ store: PostgresStore, since: BatchReference?) async throws -> Int? {
     let version = try await store.office().catalogueVersion
-    switch try await store.openFeed(since: since, echoes: since != nil, returns: false, catalogueVersion: version) {
+    switch try await store.openFeed(
+      since: since, echoes: since != nil, returns: false, slices: true, staged: nil, catalogueVersion: version)
+    {
     case .rows(let part):
       await store.closeFeed()
       return part.rows
     case .nothing: return 0
     case .stale: return nil
     }
+  }
+
+  /// Believed: a batch that says nothing of what was applied here may be recorded as one that says 0. The next one that
+  /// said the same then made a mark behind which head does not have everything.
+  @Test("CAP: a batch that tells what was told before makes no mark, whatever was sent between")
+  func whatWasToldStaysTold() async throws {
+    let office = try office()
+    let store = store(office)
+    _ = try await store.office()
+    try await store.reload()
+    var previous = BatchReference.origin
+    for (number, applied) in [(Int64(1), nil), (2, 5), (3, nil), (4, 5), (5, 6)] as [(Int64, Int64?)] {
+      try office.application.script("INSERT INTO t VALUES (\(10 + number), 'b')")
+      #expect(try await rows(store, since: nil) == (number == 1 ? 2 : 1))
+      let header = BatchHeader(
+        session: SessionID(rawValue: 1), reference: BatchReference(number: number, id: number), previous: previous)
+      store.state.withLock { $0.markedAt = nil }
+      try await store.record(header, applied: applied, startsSession: false)
+      previous = header.reference
+    }
+    #expect(
+      try office.hub.script("SELECT string_agg(applied::text, ' ' ORDER BY number) FROM hub.batch").text(0, 0)
+        == "0 5 5 5 6")
+    // The mark of 5 is where the batch before the second stood.
+    let marks = try office.hub.script(
+      """
+      SELECT m.applied, b.number FROM hub.mark m JOIN hub.batch b ON b.position::text = m.position::text ORDER BY 1
+      """)
+    #expect((0..<marks.count).map { [marks.int64($0, 0), marks.int64($0, 1)] } == [[5, 1], [6, 4]])
+    await store.close()
   }
 
   /// Believed: to look whether the tables are still the same before the scan's transaction is enough. A table tracked in
@@ -142,7 +196,7 @@ import Testing
     try office.hub.script("UPDATE hub.office SET catalogue_version = catalogue_version + 1")
     for since in [nil, BatchReference.origin] {
       let opening = try await store.openFeed(
-        since: since, echoes: false, returns: false, catalogueVersion: version)
+        since: since, echoes: false, returns: false, slices: true, staged: nil, catalogueVersion: version)
       guard case .stale = opening else {
         Issue.record("rows under a catalogue that is not theirs")
         break

@@ -84,4 +84,13 @@ import Testing
     let address = try BrokerAddress(url: "amqp://user:hunter2@host/v")
     #expect(address.description == "amqp://user@host:5672 (virtual host v)")
   }
+
+  @Test func severalNodesStandBehindCommas() throws {
+    let hosts = try BrokerAddress.list("amqp://u:a,b@one,AMQPS://u:p,amqp@two:5,amqp://[::1]/v").map(\.host)
+    #expect(hosts == ["one", "two", "::1"])
+    #expect(try BrokerAddress.list("amqp://u:a,b@one").map(\.password) == ["a,b"])
+    for bad in ["amqp://one,", "amqp://one,amqp://", "amqp://one,amqp://two:x", ",amqp://one", ""] {
+      #expect(throws: TransportError.self, "\(bad)") { try BrokerAddress.list(bad) }
+    }
+  }
 }

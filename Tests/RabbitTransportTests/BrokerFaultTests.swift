@@ -41,6 +41,22 @@ extension BrokerTests {
       }
     }
 
+    @Test("BRK: of several nodes the first that answers serves; of none every reason is told")
+    func anotherNodeServes() async throws {
+      try await TestBroker.with { broker in
+        let dead = broker.url(host: "127.0.0.1", port: 1)
+        let session = try await broker.transport(url: "\(dead),\(broker.url())").open(.head(offices: []))
+        try await session.publish([1], to: .head, messageID: "x")
+        let delivery = try await session.next()
+        #expect(delivery.body == [1])
+        await session.close()
+        let none = try broker.transport(url: "\(dead),\(broker.url(host: "127.0.0.1", port: 2))")
+        let error = await #expect(throws: TransportError.self) { _ = try await none.open(.head(offices: [])) }
+        #expect(error?.message.contains("127.0.0.1:1: ") == true && error?.message.contains("127.0.0.1:2: ") == true)
+        #expect(!none.description.contains(broker.address.password))
+      }
+    }
+
     @Test("BRK-06: somebody who listens but says nothing is given up")
     func aSilentListenerIsGivenUp() async throws {
       try await TestBroker.with { broker in
@@ -311,6 +327,38 @@ extension BrokerTests {
           #expect(error.kind == .notAllowed, "\(error)")
         }
       }
+    }
+
+    @Test("a look at the broker takes no message, declares nothing that is missing, and names what is otherwise")
+    func aLookChangesNothing() async throws {
+      try await TestBroker.with { broker in
+        let quorum = try broker.transport(queueType: .quorum)
+        let missing = await #expect(throws: TransportError.self) { _ = try await quorum.look(at: .head(offices: [])) }
+        #expect(missing?.kind == .queueMissing)
+        let bare = try await quorum.look(at: nil)
+        #expect(bare.product == "RabbitMQ" && bare.isSupported && bare.queue == nil, "\(bare)")
+        let head = try await quorum.open(.head(offices: ["north"]))
+        try await head.publish([1], to: .office("north"), messageID: "kept")
+        try await head.confirmed()
+        for _ in 1...3 {
+          let facts = try await quorum.look(at: .branch(office: "north"))
+          #expect(facts.queue == .init(name: "hub.office.north", messages: 1, consumers: 0))
+        }
+        #expect(
+          try await quorum.look(at: .head(offices: [])).queue
+            == .init(name: "hub.head", type: .quorum, messages: 0, consumers: 1))
+        let otherwise = try await broker.transport(queueBytesMax: 1 << 20).look(at: .head(offices: [])).queue
+        #expect(
+          otherwise?.type == nil && otherwise?.difference?.contains("inequivalent arg") == true, "\(otherwise as Any)")
+        await head.close()
+      }
+    }
+
+    @Test(
+      "versions",
+      arguments: [("3.9.27", false), ("3.10.8", true), ("4.1.0", true), ("10.0", true), ("3.10-rc.1", true)])
+    func versions(version: String, isSupported: Bool) {
+      #expect(BrokerFacts(product: "RabbitMQ", version: version).isSupported == isSupported)
     }
 
     @Test("BRK-02: what a full queue drops does not fill hub.dead")

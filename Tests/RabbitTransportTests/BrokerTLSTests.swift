@@ -1,3 +1,4 @@
+import Foundation
 import HubEngine
 import Testing
 
@@ -47,6 +48,11 @@ extension BrokerTests {
           #expect(await failure(plain, authority)?.kind == .unreachable)
           #expect(await failure(named, "/nonexistent.pem")?.message.contains("/nonexistent.pem") == true)
           #expect(await failure(named, authority) == nil)
+          // As it is while an authority is replaced by another one.
+          let both = authority + ".both"
+          let texts = try [stranger, authority].map { try String(contentsOfFile: $0, encoding: .utf8) }
+          try texts.joined().write(toFile: both, atomically: true, encoding: .utf8)
+          #expect(await failure(named, both) == nil)
         }
         try await broker.withTLS(versions: "'tlsv1.1'") { port, authority, _ in
           let url = "amqps\(broker.url(host: "localhost", port: port).dropFirst(4))"

@@ -27,6 +27,12 @@ import Testing
     #expect(office.allSatisfy { !$0.arguments(brokerMajor: 3).map(\.0).contains("x-expires") })
   }
 
+  /// Believed: only what carries batches must outlive a node. A classic `hub.dead` on a node that is down cannot be
+  /// declared, and head does not connect without.
+  @Test func whereAnyQueueIsAQuorumQueueAllAre() {
+    #expect(Topology.headQueues(offices: ["a"], type: .quorum, bytesMax: 1).allSatisfy { $0.type == .quorum })
+  }
+
   @Test("BRK-02: every queue is bounded and drops its oldest; none sends what it drops to hub.dead")
   func everyQueueIsBounded() {
     for type in Topology.QueueType.allCases {

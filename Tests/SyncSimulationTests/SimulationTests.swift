@@ -7,7 +7,7 @@ struct SimulationTests {
     let summary = await Simulation.run(schedules: 400)
     #expect(summary.finding == nil)
     #expect(summary.writes > 4000 && summary.conflicts > 500 && summary.batches > 4000 && summary.restores > 20)
-    #expect(summary.tombstonesPurged > 50)
+    #expect(summary.tombstonesPurged > 50 && summary.slices > 500 && summary.resumed > 10)
     #expect(summary.refusals > 400 && summary.revived > 4 && summary.verdicts > 50)
   }
 
@@ -25,6 +25,21 @@ struct SimulationTests {
   /// Head forgot deletes that a branch had in quarantine: its next write of the row waited there for a verdict for ever.
   @Test func deletesInQuarantineAreNotForgotten() {
     for seed in [39539, 1_017_372] { #expect(Simulation.run(seed: seed).summary.finding == nil, "seed \(seed)") }
+  }
+
+  @Test("a decision is reversed whose row head has forgotten, and a branch not yet")
+  func aForgottenRowIsKept() {
+    #expect(Simulation.run(seed: 2_066_976).summary.finding == nil)
+  }
+
+  @Test("a batch goes on with as many parts of one that was cut as its sender knew of, though more are stored by now")
+  func laterPartsOfACutBatchComeAgain() {
+    #expect(Simulation.run(seed: 2_102_756).summary.finding == nil)
+  }
+
+  @Test("a row that waits twice for a unique value is decided upon what was decided before")
+  func theSameRowWaitsTwice() {
+    #expect(Simulation.run(seed: 2_004_191).summary.finding == nil)
   }
 
   @Test func aSeedIsTheSameScheduleEveryTime() {

@@ -69,9 +69,11 @@ enum Sample {
   static var batch: BatchPart {
     BatchPart(
       header: BatchHeader(
-        session: SessionID(rawValue: -1), reference: reference, previous: BatchReference(number: 16, id: 3)),
+        session: SessionID(rawValue: -1), reference: reference, previous: BatchReference(number: 16, id: 3),
+        isSlice: true),
       catalogueVersion: 4, part: 2, isLast: true, snapshotAt: 1_790_000_000_000_001, applied: position,
-      rowsBefore: 12_345, blocks: [block(rows: 23), block(rows: 1, seed: 2)])
+      rowsBefore: 12_345, blocks: [block(rows: 23), block(rows: 1, seed: 2)], cursor: [7, 0, 9],
+      resumes: BatchReference(number: 15, id: 4), resumedParts: 2)
   }
 
   static var window: WindowPart {
@@ -79,7 +81,7 @@ enum Sample {
       header: WindowHeader(
         session: SessionID(rawValue: 3), token: PullToken(rawValue: -8), part: 1, isLastPart: true,
         from: .origin,
-        cursor: [0, 1, 255], more: true, full: true, target: reference),
+        cursor: [0, 1, 255], more: true, full: true, target: reference, settlesAfter: 5),
       catalogueVersion: 4, snapshotAt: 1_790_000_000_000_002, rowsTotal: 99, blocks: [block(rows: 9)])
   }
 
@@ -157,7 +159,7 @@ enum Sample {
         Welcome(
           nonce: -5, session: SessionID(rawValue: 11), have: reference, headSession: SessionID(rawValue: 12),
           start: .origin, last: BatchReference(number: 18, id: 19), catalogueVersion: 3, hubVersion: "1.3",
-          recovers: true)),
+          recovers: true, staged: StagedParts(batch: reference, count: 40, cursor: [1, 2]))),
       .refused(Refused(nonce: 8, reason: "another copy of its database serves office a", isFinal: true)),
       .refused(Refused(nonce: -8, reason: "", isFinal: false)),
       .rehello(SessionID(rawValue: -77)),

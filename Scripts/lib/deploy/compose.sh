@@ -13,13 +13,13 @@ container() { docker ps -q --filter "name=^hub-test-$1\$"; }
 killed() { kill -9 "$(docker inspect -f '{{.State.Pid}}' "$(container "$1")")"; }
 
 compose_down() {
-  compose logs --no-color >"$WORK/compose.log" 2>&1 || true
+  compose --profile monitoring logs --no-color >"$WORK/compose.log" 2>&1 || true
   if ((EXIT_STATUS != 0)); then
     cp "$WORK/compose.log" /tmp/hub-test-deploy.log
     warn "what the containers said is in /tmp/hub-test-deploy.log"
   fi
   if ((KEEP)); then return; fi
-  compose down -v --remove-orphans -t 20 >/dev/null 2>&1 || true
+  compose --profile monitoring down -v --remove-orphans -t 20 >/dev/null 2>&1 || true
 }
 
 compose_scenario() {
@@ -70,19 +70,38 @@ compose_scenario() {
   compose exec -T branch bash -c 'exec 3<>/dev/tcp/broker/5671' || fail "a branch does not reach the broker"
 
   began=$(now_ms)
+  compose --profile monitoring up -d --no-build --scale branch=3 --scale grafana=0 >"$WORK/monitoring.log" 2>&1 ||
+    { tail -n 20 "$WORK/monitoring.log" >&2; fail "the monitoring profile"; }
+  until_true 120 "Prometheus knows head, its three branches and the broker" monitored 3
+  did "$began" "Prometheus reads head and broker, all rules are well"
+
+  began=$(now_ms)
   compose stop -t 30 head >/dev/null 2>&1
   local code
   code=$(docker inspect -f '{{.State.ExitCode}}' "$(docker ps -aq --filter 'name=^hub-test-head-1$')")
   [[ $code == 0 ]] || fail "head ended with $code after SIGTERM"
   did "$began" "SIGTERM: head ended with 0"
+  until_true 60 "Prometheus sees that head is away" asked 'up{job="hub"} == 0'
 
-  compose down -t 30 >/dev/null 2>&1
+  compose --profile monitoring down -t 30 >/dev/null 2>&1
   compose up -d --no-build --scale branch=3 >"$WORK/up.log" 2>&1
   until_true 120 "three branches again" active 3
   edit again 3
   in_step 3 "down and up again"
-  ((KEEP)) || compose down -v -t 20 >/dev/null 2>&1
+  ((KEEP)) || compose --profile monitoring down -v -t 20 >/dev/null 2>&1
   say "compose: all passed"
+}
+
+# asked QUERY: whether Prometheus has a sample for it.
+asked() {
+  compose --profile monitoring exec -T prometheus wget -q -O - --post-data "query=$1" http://127.0.0.1:9090/api/v1/query |
+    grep -q '"result":\[{'
+}
+# monitored BRANCHES: every target is up, and each branch has its figures.
+monitored() {
+  asked 'up{job="hub"} == 1' && asked 'up{job="broker"} == 1 and on() rabbitmq_queue_messages' || return 1
+  asked "count(hub_branch_pending_rows) == $1 and on() hub_healthy == 1" || return 1
+  ! compose --profile monitoring exec -T prometheus wget -q -O - http://127.0.0.1:9090/api/v1/rules | grep -q '"health":"err"'
 }
 
 both_answer() { head_sql "SELECT 1" && branch_sql 1 "SELECT 1"; }

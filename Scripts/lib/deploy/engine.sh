@@ -12,10 +12,15 @@ engine_up() {
   on_exit ip netns delete "$NETNS"
   ip -n "$NETNS" link set lo up
   # Not `ip netns exec`: it mounts /sys anew and hides the cgroups of version 1.
+  local runtime=()
+  if ! may_exceed_limits; then runtime=(--add-runtime "hub-test=$ROOT/Scripts/lib/deploy/runc" --default-runtime hub-test); fi
   engine_start nsenter --net="/run/netns/$NETNS" -- dockerd --bip 172.30.0.1/24 \
-    --default-address-pool base=172.31.0.0/16,size=24
+    --default-address-pool base=172.31.0.0/16,size=24 "${runtime[@]}"
   on_exit engine_stop
 }
+
+# Whether root has CAP_SYS_RESOURCE, as it has unless a virtual machine's maker took it away.
+may_exceed_limits() { (((0x$(sed -n 's/^CapEff:[[:space:]]*//p' /proc/self/status) >> 24) & 1)); }
 
 # For building: in the machine's own network, which it does not touch.
 engine_up_for_builds() {
@@ -40,7 +45,11 @@ engine_start() {
   fail "dockerd did not start"
 }
 
-engine_stop() { end_process "$ENGINE/engine.pid" TERM 60; }
+engine_stop() {
+  end_process "$ENGINE/engine.pid" TERM 60
+  # It forgets this one, which would keep the network.
+  umount "$ENGINE/exec/netns/default" 2>/dev/null || true
+}
 
 # inside COMMAND...: in the engine's network, where its published ports are.
 inside() { nsenter --net="/run/netns/$NETNS" -- "$@"; }
@@ -52,6 +61,7 @@ make_stand_ins() {
   local here=$ROOT/Scripts/lib/deploy
   have_image debian:bookworm-slim || stand_in_debian
   have_image postgres:15 || docker build -q --network=host -t postgres:15 "$here/postgres"
+  have_image prom/prometheus:v2.53.2 || docker build -q --network=host -t prom/prometheus:v2.53.2 "$here/prometheus"
   have_image rabbitmq:3.13-management || docker build -q --network=host -t rabbitmq:3.13-management "$here/rabbitmq"
 }
 

@@ -59,6 +59,6 @@ edit() {
 in_step() {
   local began
   began=$(now_ms)
-  until_true 120 "$2: equal databases" equal "$1"
+  until_true "${PATIENCE:-120}" "$2: equal databases" equal "$1"
   did "$began" "$2: head and $1 branches are equal"
 }

@@ -89,7 +89,11 @@ class Pod:
 
     def is_ready(self):
         for container in self.spec["containers"]:
-            command = container["readinessProbe"]["exec"]["command"]
+            probe = container["readinessProbe"]
+            if "tcpSocket" in probe:
+                command = ["bash", "-c", f": </dev/tcp/127.0.0.1/{probe['tcpSocket']['port']}"]
+            else:
+                command = probe["exec"]["command"]
             if docker("exec", self.container_name(container), *command, check=False).returncode:
                 return False
         return True

@@ -39,7 +39,7 @@ pods_scenario() {
   until_true 120 "one branch is a member" active 1
   until_true 60 "every pod answers its probes" pods ready
   did "$began" "three brokers, head and its standby, one branch: all ready"
-  [[ $(docker exec pod-broker-0-rabbitmq rabbitmqctl -q list_queues name type | grep -c 'hub\..*quorum') == 2 ]] ||
+  [[ $(docker exec pod-broker-0-rabbitmq rabbitmqctl -q list_queues name type | grep -c 'hub\..*quorum') == 3 ]] ||
     fail "hub's queues are not quorum queues"
   edit first 1
   in_step 1 "first edits"

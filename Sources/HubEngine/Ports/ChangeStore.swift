@@ -88,15 +88,24 @@ package struct FeedState: Sendable, Equatable {
 package struct FeedPart: Sendable {
   package var blocks: [RowBlock]
   package var rows: Int
-  /// In a catch-up: where the rows after this part begin.
+  /// Where the rows after this part begin; empty: nowhere to go on from.
   package var cursor: [UInt8]
+  /// Of its batch or window.
   package var isLast: Bool
+  /// Of the feed: after its batch another may follow, of tables that pass later.
+  package var more = false
+  /// Of the feed: the batch leaves nothing that was there when it was read.
+  package var isWhole = true
+  /// Of the feed: what the receiver has of the batch that was cut is of use; `goesOn`: this batch goes on with it.
+  package var keepsStaged = false
+  package var goesOn = false
 
-  package init(blocks: [RowBlock], rows: Int, cursor: [UInt8], isLast: Bool) {
+  package init(blocks: [RowBlock], rows: Int, cursor: [UInt8], isLast: Bool, more: Bool = false) {
     self.blocks = blocks
     self.rows = rows
     self.cursor = cursor
     self.isLast = isLast
+    self.more = more
   }
 
   /// All of a scan that found nothing.
@@ -245,15 +254,21 @@ package protocol ChangeStore: VerifyStore {
   func look() async throws(HubError) -> FeedState
   /// Opens a scan of what changed since the position of `previous` (nil: since the last scan of this process that
   /// found nothing, or else the last batch) and reads its first part. `catalogueVersion`: what the rows will be sent under.
-  /// `returns`: also the tables that only head writes, for a head that went back.
+  /// `returns`: also the tables that only head writes, for a head that went back. `slices`: what is too much for one part
+  /// may become several batches. `staged`: what the receiver, which stands at `previous`, has of a batch that was cut.
   func openFeed(
-    since previous: BatchReference?, echoes: Bool, returns: Bool, catalogueVersion: Int64
+    since previous: BatchReference?, echoes: Bool, returns: Bool, slices: Bool, staged: StagedParts?,
+    catalogueVersion: Int64
   ) async throws(HubError) -> FeedOpening
+  /// After the last part of a batch with `more`: the first one of the next, or a last one without rows.
   func nextFeedPart() async throws(HubError) -> FeedPart
+  /// Batches that one scan can become.
+  func batchesOfScan() async -> Int
   func closeFeed() async
-  /// Records the batch that the last opened scan is, durably, before it is sent; an empty one too. `applied`: of a
+  /// Records the batch that the scan's last part began, durably, before it is sent; an empty one too. `applied`: of a
   /// branch, the number of head's batch that it says it has applied.
-  func record(_ header: BatchHeader, applied: Int64?) async throws(HubError)
+  /// `startsSession`: the header's session is stored with it.
+  func record(_ header: BatchHeader, applied: Int64?, startsSession: Bool) async throws(HubError)
   /// Branch: whether deletes of head's are in quarantine, or were discarded and head has not stated their rows anew yet.
   func deletesWait(from head: String) async throws(HubError) -> Bool
 
@@ -267,17 +282,22 @@ package protocol ChangeStore: VerifyStore {
   /// Rows that a catch-up from here will bring, for progress.
   func countWindow(from: BatchReference) async throws(HubError) -> Int64
 
-  func stage(_ body: [UInt8], of batch: BatchReference, part: Int, rows: Int, from peer: String, reset: Bool)
+  /// Stores a part of a batch; `cursor`: where the sender goes on after it.
+  func stage(
+    _ body: [UInt8], of batch: BatchReference, part: Int, rows: Int, cursor: [UInt8], from peer: String, reset: Bool)
     async throws(HubError)
   /// Parts stored of the unfinished batch of a peer, contiguous from 0.
-  func stagedParts(from peer: String) async throws(HubError) -> (batch: BatchReference, count: Int)?
+  func stagedParts(from peer: String) async throws(HubError) -> StagedParts?
+  /// A new batch goes on with the first `count` parts of one that was cut.
+  func adoptStaged(_ count: Int, as batch: BatchReference, from peer: String) async throws(HubError)
+  func dropStaged(from peer: String) async throws(HubError)
   /// Applies rows and stores the position with them. Tries again while applications are in the way. `returns`: rows
   /// against a table's direction are taken, because the database went back and they were here before.
   func apply(
     _ rows: AppliedRows, from peer: String, position: InboundPosition, snapshotAt: Int64, returns: Bool
   ) async throws(HubError) -> AppliedCounts
   func savePosition(_ position: InboundPosition, of peer: String) async throws(HubError)
-  func saveSession(_ session: SessionID, head: InboundPosition, acknowledged: BatchReference) async throws(HubError)
+  func saveSession(_ session: SessionID?, head: InboundPosition, acknowledged: BatchReference) async throws(HubError)
   func saveAcknowledged(_ reference: BatchReference, by peer: String) async throws(HubError)
   func saveHandshake(
     of peer: String, inbound: InboundPosition, acknowledged: BatchReference, incarnation: Int64,
@@ -331,6 +351,10 @@ package protocol ChangeStore: VerifyStore {
   func enrol(office: String, secret: [UInt8], nonce: Int64, incarnation: Int64) async throws(HubError)
     -> EnrolOutcome
   func removePeer(_ office: String) async throws(HubError)
+  /// Head: whether an office of that name was a member once, and is none now.
+  func wasRemoved(_ office: String) async throws(HubError) -> Bool
+  /// Rows that an office sent upon what is here, and this database refuses: as they came, in parts that a message can take.
+  func refusedRows(from office: String) async throws(HubError) -> [[RowBlock]]
   /// Forgets head: this office left, or was removed.
   func leave() async throws(HubError)
 

@@ -48,7 +48,8 @@ package enum TransportRole: Hashable, Sendable {
   /// connection and before anything is published: a wiped broker has none of them.
   case head(offices: [String])
   /// Declares nothing; consumes its own queue.
-  case branch(office: String)
+  /// `empties`: what waits in the queue is of no use, it is dropped however short the queue is.
+  case branch(office: String, empties: Bool = false)
   /// Publishes at once, and consumes the queue of its nonce from when head has declared it. No office's queue is
   /// touched: the name that it asks for may be another's.
   case newcomer(nonce: Int64)
@@ -84,6 +85,8 @@ package protocol TransportSession: Sendable {
   func deleteOffice(_ name: String) async throws(TransportError)
   /// The broker blocks publishers (an alarm): for status.
   var isBlocked: Bool { get async }
+  /// A message has come in part: the rest, and what waits behind it, is on its way.
+  var isReceiving: Bool { get async }
   /// Published and not yet confirmed by the broker.
   var unconfirmedBytes: Int { get async }
   /// Ends both connections; deliveries not acknowledged go back to the queue. Safe to call twice.

@@ -62,6 +62,7 @@ extension OfficeService {
     var index = 0
     var rows: Int64 = 0
     var bytes: Int64 = 0
+    let settlesAfter = Int64(max(1, await store.batchesOfScan())) + 1
     let snapshotAt = SystemClock.now
     while true {
       rows += Int64(part.rows)
@@ -70,7 +71,7 @@ extension OfficeService {
       let isSpent = rows >= pull.rowsMax || bytes >= pull.bytesMax
       let header = WindowHeader(
         session: session, token: pull.token, part: index, isLastPart: part.isLast || isSpent, from: start,
-        cursor: cursor, more: !part.isLast, full: false, target: target)
+        cursor: cursor, more: !part.isLast, full: false, target: target, settlesAfter: settlesAfter)
       let size = try await send(
         .window(
           WindowPart(

@@ -64,6 +64,7 @@ extension OfficeService {
       last: outbound.last, headSession: headSession, fresh: SessionID(rawValue: .random(in: 1...Int64.max)),
       isSame: isSame)
     let welcome = answer.welcome
+    try await forgetStaged(of: office, unlessIn: answer.inbound.session)
     try await store.saveHandshake(
       of: office, inbound: answer.inbound, acknowledged: welcome.start, incarnation: incarnation,
       hubVersion: hello.hubVersion, conflicts: hello.conflicts, recovery: reception.recovery.offices[office],
@@ -75,15 +76,24 @@ extension OfficeService {
     peers[office]?.lastSeen = .now
     outbound.welcomed(session: headSession, receiver: office, standsAt: welcome.start, last: outbound.last)
     pace.receiverCame()
+    // Of another session it may be what that one's database had.
+    let staged = hello.session == welcome.session ? try await store.stagedParts(from: office) : nil
     try await send(
       .welcome(
         Welcome(
           nonce: hello.nonce, session: welcome.session, have: welcome.have, headSession: headSession,
           start: welcome.start, last: welcome.last, catalogueVersion: identity.catalogueVersion,
-          hubVersion: hubVersion, recovers: welcome.recovers)), to: .office(office))
+          hubVersion: hubVersion, recovers: welcome.recovers, staged: staged)), to: .office(office))
     CrashPoint.welcomeSent.passed()
     peers[office]?.conflicts.disconnected()
     try await conflictsArrived(hello.conflicts, at: office)
+  }
+
+  /// Numbers of batches of another session say nothing of what is stored.
+  private func forgetStaged(of office: String, unlessIn session: SessionID?) async throws(HubError) {
+    guard peers[office]?.inbound.position.session != session else { return }
+    try await store.dropStaged(from: office)
+    peers[office]?.assembly.reset()
   }
 
   /// A branch takes head's answer: sends again what head lacks, asks for what is missing here.
@@ -98,18 +108,21 @@ extension OfficeService {
       inbound: head.inbound, outbound: outbound)
     guard case .adopt(let adoption) = action else { return }
     let name = identity.head
+    try await forgetStaged(of: name, unlessIn: adoption.inbound.session)
     try await store.saveSession(
-      adoption.session, head: adoption.inbound, acknowledged: adoption.acknowledged)
+      adoption.storedSession, head: adoption.inbound, acknowledged: adoption.acknowledged)
     CrashPoint.welcomeSaved.passed()
     peers[name]?.inbound.committed(adoption.inbound)
-    if head.inbound.position.session != adoption.inbound.session { peers[name]?.assembly.reset() }
     outbound.adopted(adoption, receiver: name)
     pace.receiverCame()
     identity.session = adoption.session
     greeting.adopted()
     greetingReminder.answered()
     isGreeted = true
+    isWelcomed = true
     headRecovers = welcome.recovers
+    owes = adoption.owes
+    stagedAtHead = welcome.staged
     let hasOtherCatalogue = welcome.catalogueVersion != identity.catalogueVersion
     if adoption.pulls || identity.recovers || hasOtherCatalogue || !identity.isJoined {
       try await pull(from: name)

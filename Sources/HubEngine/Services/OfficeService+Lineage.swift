@@ -35,6 +35,7 @@ extension OfficeService {
     greeting.forgot()
     pulls = []
     headRecovers = false
+    owes = false
     hasCaughtUp = false
   }
 

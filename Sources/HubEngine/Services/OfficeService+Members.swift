@@ -59,11 +59,27 @@ extension OfficeService {
     reception.left(office)
     if wasRecovering, !reception.recovery.isRecovering { try await store.recovered() }
     pulls.removeAll { $0.office == office }
+    try await tellRemoved(office, reason: reason, nonce: nonce)
+    logger.info("office removed", metadata: ["hub.office": "\(office)", "hub.reason": "\(reason)"])
+  }
+
+  private func tellRemoved(_ office: String, reason: String, nonce: Int64 = 0) async throws {
     try await send(.removed(nonce: nonce, reason: reason), to: .office(office))
     try await session?.confirmed()
     // It has to read that it was removed before its queue goes.
+    queuesToDelete.removeAll { $0.office == office }
     queuesToDelete.append((office, uptime + Limits.removedWithin))
-    logger.info("office removed", metadata: ["hub.office": "\(office)", "hub.reason": "\(reason)"])
+  }
+
+  /// A branch that head let go, and that never read so: it was away until its queue went, or the broker lost it.
+  func strangerSpoke(_ envelope: Envelope) async throws {
+    let office = envelope.office
+    guard isHead, case .hello = envelope.message, try await store.wasRemoved(office) else {
+      return logger.warning("message of an unknown office", metadata: ["hub.office": "\(office)"])
+    }
+    try await session?.declareOffice(office)
+    try await tellRemoved(office, reason: "removed by head")
+    logger.info("told again that it was removed", metadata: ["hub.office": "\(office)"])
   }
 
   /// Head does not count this office any more (branch).

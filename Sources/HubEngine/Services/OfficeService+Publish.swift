@@ -31,7 +31,8 @@ extension OfficeService {
   }
 
   private var mayPublish: Bool {
-    isHead || (identity.isJoined && outbound.session != nil)
+    isHead
+      || (identity.isJoined && outbound.session != nil && (isWelcomed || uptime >= connectedAt + Limits.welcomeWithin))
   }
 
   /// What a look found besides rows.
@@ -69,8 +70,8 @@ extension OfficeService {
     if source.isResend { since = try await store.knowsBatch(source.base) ? source.base : .origin }
     // What is sent again includes rows that came from the receiver: it may have lost them.
     let opening = try await store.openFeed(
-      since: since, echoes: source.isResend, returns: source.isResend && headRecovers,
-      catalogueVersion: identity.catalogueVersion)
+      since: since, echoes: source.isResend, returns: source.givesBack, slices: source.isSliced,
+      staged: source.staged, catalogueVersion: identity.catalogueVersion)
     switch opening {
     case .stale:
       try await store.reload()
@@ -104,13 +105,22 @@ extension OfficeService {
     var base: BatchReference
     var adoptions: Int
     var isResend: Bool
+    /// What a head that went back gets first from a branch is taken for all that it lost.
+    var isSliced: Bool
+    /// Of a branch to a head that went back.
+    var givesBack: Bool
+    /// What the receiver has of a batch that was cut.
+    var staged: StagedParts?
     var applied: StreamPosition?
   }
 
   private func source() async throws(HubError) -> Source {
+    let isResend = outbound.resendFrom != nil
+    let isSliced = isHead || !isResend || isGreeted && !headRecovers
     var source = Source(
-      base: outbound.base, adoptions: outbound.adoptions, isResend: outbound.resendFrom != nil,
-      applied: isHead ? nil : applied(of: identity.head))
+      base: outbound.base, adoptions: outbound.adoptions, isResend: isResend, isSliced: isSliced,
+      givesBack: isResend && headRecovers,
+      staged: isResend && isSliced ? stagedAtHead : nil, applied: isHead ? nil : applied(of: identity.head))
     // Asked after that: a delete that came before and waits is seen, whatever happens meanwhile.
     if source.applied != nil {
       source.applied = Horizon.told(source.applied, deletesWait: try await store.deletesWait(from: identity.head))
@@ -118,48 +128,80 @@ extension OfficeService {
     return source
   }
 
+  /// One batch, or several: of too much for one part every rank of tables is one.
   private func send(_ first: FeedPart, of source: Source) async throws {
-    guard
-      let header = outbound.nextHeader(
-        id: .random(in: 1...Int64.max), after: source.base, adoptions: source.adoptions)
-    else {
-      await store.closeFeed()
-      return
-    }
+    var (part, source) = (first, source)
     do {
-      try await store.record(header, applied: source.applied?.reference.number)
-      CrashPoint.batchRecorded.passed()
-      outbound.recorded(header)
-      pace.recordedBatch(at: uptime, applied: source.applied?.reference)
-      try await writeHostFile(header.reference)
-      CrashPoint.batchNoted.passed()
-      if isHead && peers.isEmpty { return await store.closeFeed() }
-      let snapshotAt = SystemClock.now
-      var part = first
-      var index = 0
-      var rows: Int64 = 0
-      facts.outgoing.began(at: uptime)
-      while true {
-        let message = BatchPart(
-          header: header, catalogueVersion: identity.catalogueVersion, part: index, isLast: part.isLast,
-          snapshotAt: snapshotAt, applied: source.applied, rowsBefore: rows, blocks: part.blocks,
-          purged: isHead ? identity.purged : 0)
-        let size = try await send(.batch(message), to: isHead ? .branches : .head)
-        CrashPoint.partSent.passed()
-        sent(part: part.rows, bytes: size, of: header.reference.number)
-        rows += Int64(part.rows)
-        if part.isLast { break }
+      while let header = try await record(part, source) {
+        if isHead && peers.isEmpty { break }
+        let hasMore = try await sendParts(from: part, of: header, source)
+        guard hasMore, outbound.goesOn(after: header.reference, adoptions: source.adoptions) else { break }
         part = try await store.nextFeedPart()
-        index += 1
+        if part.rows == 0 && part.isLast && !part.goesOn { break }
+        source.base = header.reference
       }
-      CrashPoint.batchSent.passed()
       await store.closeFeed()
-      facts.outgoing.handedOver()
-      pace.published(at: uptime)
     } catch {
       await store.closeFeed()
       throw error
     }
+  }
+
+  private func record(_ part: FeedPart, _ source: Source) async throws -> BatchHeader? {
+    guard
+      let header = outbound.nextHeader(
+        id: .random(in: 1...Int64.max), after: source.base, adoptions: source.adoptions, isSlice: !part.isWhole)
+    else { return nil }
+    let applied = Slicing.told(source.applied?.reference, isWhole: part.isWhole)
+    try await store.record(header, applied: applied?.number, startsSession: owes)
+    owes = false
+    CrashPoint.batchRecorded.passed()
+    outbound.recorded(header)
+    pace.recordedBatch(at: uptime, applied: applied)
+    try await writeHostFile(header.reference)
+    CrashPoint.batchNoted.passed()
+    return header
+  }
+
+  /// Returns whether another batch may follow.
+  private func sendParts(from first: FeedPart, of header: BatchHeader, _ source: Source) async throws -> Bool {
+    let snapshotAt = SystemClock.now
+    let applied = Slicing.told(source.applied, isWhole: first.isWhole)
+    let resumes = first.keepsStaged ? source.staged?.batch : nil
+    // It goes on after the parts that are there, or anew.
+    if !first.keepsStaged || first.goesOn { stagedAtHead = nil }
+    var part = first
+    let resumedParts = first.goesOn ? source.staged?.count ?? 0 : 0
+    var index = resumedParts
+    var rows: Int64 = 0
+    facts.outgoing.began(at: uptime)
+    // What head sent and this database refuses may be here alone, if head went back.
+    var refused = source.givesBack ? try await store.refusedRows(from: identity.head)[...] : []
+    while true {
+      let isLast = part.isLast && refused.isEmpty
+      let message = BatchPart(
+        header: header, catalogueVersion: identity.catalogueVersion, part: index, isLast: isLast,
+        snapshotAt: snapshotAt, applied: applied, rowsBefore: rows, blocks: part.blocks,
+        purged: isHead ? identity.purged : 0, cursor: part.cursor, resumes: resumes,
+        resumedParts: resumedParts)
+      let size = try await send(.batch(message), to: isHead ? .branches : .head)
+      CrashPoint.partSent.passed()
+      sent(part: part.rows, bytes: size, of: header.reference.number)
+      rows += Int64(part.rows)
+      if isLast { break }
+      if part.isLast, let blocks = refused.popFirst() {
+        part.blocks = blocks
+        part.rows = blocks.reduce(0) { $0 + $1.count }
+        part.cursor = []
+      } else {
+        part = try await store.nextFeedPart()
+      }
+      index += 1
+    }
+    CrashPoint.batchSent.passed()
+    facts.outgoing.handedOver()
+    pace.published(at: uptime)
+    return part.more
   }
 
   /// Nothing is unsent: answer who asked, and show the last batch now and then.

@@ -60,9 +60,7 @@ extension OfficeService {
       return
     }
     if case .enrolled(let answer) = envelope.message { return try await enrolmentAnswered(answer) }
-    guard peers[envelope.office] != nil else {
-      return logger.warning("message of an unknown office", metadata: ["hub.office": "\(envelope.office)"])
-    }
+    guard peers[envelope.office] != nil else { return try await strangerSpoke(envelope) }
     let office = envelope.office
     if isHead, let known = peers[office]?.record.incarnation, known != envelope.incarnation {
       // Another incarnation of the office than the one that greeted: it has to greet first.
@@ -117,6 +115,11 @@ extension OfficeService {
     case .pull: try await pull(from: office)
     case .apply(let next):
       peers[office]?.reminder.progressed(at: uptime)
+      if let resumed = part.resumes, peer.assembly.continues(resumed, after: part.resumedParts, at: part.part) {
+        try await store.adoptStaged(part.part, as: reference, from: office)
+        peer.assembly.adopted(reference, count: part.part)
+        peers[office]?.assembly = peer.assembly
+      }
       switch peer.assembly.partArrived(of: reference, index: part.part, isLast: part.isLast) {
       case .single: try await apply(.blocks(part.blocks), part, next, office)
       case .stage(let reset):
@@ -141,7 +144,7 @@ extension OfficeService {
   private func stage(_ part: BatchPart, _ office: String, reset: Bool) async throws {
     try await store.stage(
       try Wire.encode(rows: part.blocks), of: part.header.reference, part: part.part,
-      rows: part.blocks.reduce(0) { $0 + $1.count }, from: office, reset: reset)
+      rows: part.blocks.reduce(0) { $0 + $1.count }, cursor: part.cursor, from: office, reset: reset)
     CrashPoint.staged.passed()
   }
 
@@ -153,7 +156,7 @@ extension OfficeService {
       returns: isHead && reception.recovery.offices[office] == .greeted)
     committed(next, office, counts)
     if isHead { try await recovered(office) }
-    peers[office]?.assembly.reset()
+    try await doneWith(part, office)
     if isHead, let applied = part.applied { try await purgeable(applied, office) }
     if isHead || identity.isJoined {
       try await acknowledge(office)
@@ -164,6 +167,15 @@ extension OfficeService {
       onProgress?(progress)
     }
     if isHead, counts.conflicts > 0 { try await sendConflicts() }
+  }
+
+  /// A batch is applied. What is stored of another one is kept if the sender goes on with it.
+  private func doneWith(_ part: BatchPart, _ office: String) async throws {
+    guard let assembly = peers[office]?.assembly, let batch = assembly.batch,
+      !assembly.outlives(part.header.reference, resumes: part.resumes)
+    else { return }
+    if batch != part.header.reference { try await store.dropStaged(from: office) }
+    peers[office]?.assembly.reset()
   }
 
   private func committed(_ next: InboundPosition, _ office: String, _ counts: AppliedCounts) {
@@ -267,6 +279,10 @@ extension OfficeService {
       pullBell.ring()
       return
     }
+    // A branch that starts anew does not know it from the welcome yet.
+    if pull.recovers { headRecovers = true }
+    // What head said that it has may be what it misses now.
+    stagedAtHead = nil
     switch outbound.pullArrived(at: pull.at, from: office, known: try await store.knowsBatch(pull.at)) {
     case .resend: break
     case .beat: pace.beatWanted(at: uptime)

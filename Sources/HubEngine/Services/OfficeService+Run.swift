@@ -19,6 +19,7 @@ extension OfficeService {
       } catch let error as TransportError {
         if !Task.isCancelled { disconnected(error.kind == .queueInUse ? occupied : error.message) }
         if case .refused = error.kind { delay = max(delay, .seconds(2)) }
+        if case .queueMissing = error.kind { await knock() }
       } catch is BecameMember {
         delay = Limits.reconnectAfter
       } catch let error as HubError {
@@ -104,11 +105,12 @@ extension OfficeService {
     facts.brokerError = nil
     facts.state = "running"
     lastSnapshot = ""
+    isWelcomed = false
     (pullBell, syncBell, verifyBell) = (Doorbell(), Doorbell(), Doorbell())
     for office in peers.keys {
-      // What was asked for over the earlier connection may never come.
-      peers[office]?.inbound.answerTimedOut()
+      // What was asked for over the earlier connection is in the queue, or overdue soon.
       peers[office]?.reminder.answered()
+      if peers[office]?.inbound.awaited != nil { peers[office]?.reminder.asked(at: uptime) }
       peers[office]?.conflicts.disconnected()
     }
     restates.disconnected()
@@ -134,9 +136,31 @@ extension OfficeService {
     }
   }
 
+  /// Branch: it has no queue. Head declares it at its next look, but not that of a branch that it let go: a hello, which
+  /// needs no queue, tells head that this one does not know so yet.
+  private func knock() async {
+    guard !isHead, enrolment == nil, !Task.isCancelled else { return }
+    if let knockedAt, uptime < knockedAt + Limits.knockEvery { return }
+    knockedAt = uptime
+    do {
+      let session = try await transport.open(.newcomer(nonce: .random(in: 1...Int64.max)))
+      self.session = session
+      try await sayHelloAgain()
+      try await session.confirmed()
+    } catch {
+      logger.debug("head was not told that there is no queue", metadata: ["hub.error": "\(error)"])
+    }
+  }
+
   private func role() async throws -> TransportRole {
     if isHead { return .head(offices: Array(peers.keys) + (try await store.invited())) }
-    return enrolment.map { .newcomer(nonce: $0.nonce) } ?? .branch(office: identity.name)
+    return enrolment.map { .newcomer(nonce: $0.nonce) } ?? .branch(office: identity.name, empties: hasStaleAnswer)
+  }
+
+  /// Branch: the rest of an answer that was asked for under a token that nobody knows any more.
+  private var hasStaleAnswer: Bool {
+    guard let inbound = headPeer?.inbound else { return false }
+    return inbound.position.catchUp != nil && inbound.awaited == nil
   }
 
   /// What another process changed: invitations, removals.
@@ -180,6 +204,8 @@ extension OfficeService {
       await closeIdleVerifier()
       if isHead, count % 60 == 1 { conflictsFrom = try await store.pruneConflicts() }
       if enrolment != nil, count % 5 == 0, let enrolment { try await send(.enrol(enrolment), to: .head) }
+      // On a thin line one message may take longer than an answer.
+      if !isHead, await session?.isReceiving ?? false { peers[identity.head]?.reminder.progressed(at: uptime) }
       for (office, peer) in peers where peer.reminder.isDue(at: uptime) { peers[office]?.inbound.answerTimedOut() }
       if !isHead, enrolment == nil, greetingReminder.isDue(at: uptime) { try await sayHelloAgain() }
       if isHead, count % 15 == 0 { try await tendQueuesOfTheSilent() }

@@ -58,6 +58,10 @@ package actor OfficeService {
   var lineage = Lineage.continued
   /// Branch: head lacks also what once came from it.
   var headRecovers = false
+  /// Branch: the batch that gives it back is not recorded yet, nor is the session stored under which it goes.
+  var owes = false
+  /// Branch: what head said that it has of a batch that was cut.
+  var stagedAtHead: StagedParts?
   /// Branch: since this database went back, what it lost came from head.
   var hasCaughtUp = false
   var facts = DaemonFacts(state: "offline")
@@ -79,6 +83,8 @@ package actor OfficeService {
   var greeting = GreetingMachine()
   var greetingReminder = Reminder()
   var isGreeted = false
+  /// Over this connection.
+  var isWelcomed = false
   var enrolment: Enrol?
   var progress = CatchUpProgress(rows: 0, total: 0, isDone: false)
   var onProgress: (@Sendable (CatchUpProgress) -> Void)?
@@ -124,6 +130,8 @@ package actor OfficeService {
   var failure: HubError?
   /// Head has removed this office.
   var departed = false
+  /// Branch: when it last said to head that it has no queue.
+  var knockedAt: Duration?
   var factsSaved = (facts: DaemonFacts(state: ""), at: ContinuousClock.now)
 
   package init(

@@ -69,8 +69,20 @@ struct ApplyTransaction {
     try session.hot("SELECT set_config('hub.applying', applying, true) FROM hub.office")
   }
 
+  /// Of a row that came twice the copy that has seen the other, else the first one: what a branch gives back of head's is
+  /// not worth its own write.
+  private static func last(of refused: [RefusedRow]) -> [RefusedRow] {
+    var kept: [RowName: Int] = [:]
+    for (index, row) in refused.enumerated() {
+      let name = RowName.all(table: row.block.table, keys: row.block.columns[..<row.block.keyCount])[0]
+      if let other = kept[name], !row.block.vector(0).dominates(refused[other].block.vector(0)) { continue }
+      kept[name] = index
+    }
+    return kept.values.sorted().map { refused[$0] }
+  }
+
   private func quarantine(_ refused: [RefusedRow]) throws {
-    for row in refused {
+    for row in Self.last(of: refused) {
       let block = row.block
       let names = block.columnNames
       let all = block.columns.map { $0.value(0) }

@@ -400,14 +400,20 @@ extension RowBlock {
     }
   }
 
-  /// Blocks of one table put together; those with other columns stay apart.
+  /// Blocks of one table put together; those with other columns stay apart, and a row that is there already: of a batch
+  /// that was cut it may come again, and the later one has to meet what the earlier one wrote.
   static func joining(_ blocks: [RowBlock]) -> [RowBlock] {
     var joined: [RowBlock] = []
+    var names: Set<RowName> = []
     for block in blocks {
-      guard let last = joined.indices.last, joined[last].columnNames == block.columnNames else {
+      let more = RowName.all(table: block.table, keys: block.columns[..<block.keyCount])
+      guard let last = joined.indices.last, joined[last].columnNames == block.columnNames, names.isDisjoint(with: more)
+      else {
         joined.append(block)
+        names = Set(more)
         continue
       }
+      names.formUnion(more)
       for row in 0..<block.count { joined[last].appendVersion(of: block, row) }
       for column in block.columns.indices {
         joined[last].columns[column].blob += block.columns[column].blob

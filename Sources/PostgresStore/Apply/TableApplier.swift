@@ -131,13 +131,18 @@ struct TableApplier {
 
   /// Locks and reads the version rows; a new statement, so that it sees what was committed before the rows' locks
   /// were granted.
-  func lockVersions() throws(PostgresError) -> [LocalVersion?] {
+  func lockVersions() throws(PostgresError) -> [LocalVersion?] { try versions("FOR UPDATE OF v") }
+
+  /// The version rows as they are, without waiting for anybody.
+  func readVersions() throws(PostgresError) -> [LocalVersion?] { try versions("") }
+
+  private func versions(_ lock: String) throws(PostgresError) -> [LocalVersion?] {
     var versions = [LocalVersion?](repeating: nil, count: block.count)
     let rows = try session.patiently(
       SQL(
         unsafe: """
           SELECT u.i, v.actor, v.n, v.stamp, v.vector\(RowDetails.columns(of: table)) FROM \(keys) JOIN \(table.versions) v ON \(versionJoin)
-          FOR UPDATE OF v
+          \(lock)
           """, keyParameters))
     for i in 0..<rows.count {
       let dot = Dot(actor: ActorID(rawValue: rows.int64(i, 1)), n: rows.int64(i, 2))

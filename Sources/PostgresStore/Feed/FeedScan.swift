@@ -3,20 +3,42 @@ import SyncCore
 
 /// One pass over the tracked tables for rows that changed since a position, inside an open transaction.
 ///
-/// Rows that live come in the order of the tables, parents first; deletes come last, children first, unless
+/// Rows that live come in the order of the tables, by rank, parents first; deletes come last, children first, unless
 /// there are very many: a batch that is applied whole needs no order, one too large for that does.
+///
+/// With `slices` what is more than one part becomes a batch a rank, each of one transaction at the receiver. Their rows
+/// come in the order of the keys, so that a batch that was cut goes on after the parts that the receiver has.
 final class FeedScan {
+  /// What to read of one table.
+  private struct Step {
+    var table: TableInfo
+    var rank: Int
+    /// On the version row `v`.
+    var condition: String
+    /// Its rows come in the order of the cursor.
+    var movesCursor = true
+  }
+
+  /// A batch that was cut: the receiver has its parts up to the cursor. `readAt`: when the first of them was read.
+  struct Resumption {
+    var cursor: WindowCursor
+    var readAt: FeedPosition
+  }
+
+  private enum Stop { case full, rankEnd, end }
+
   private let session: Session
-  private let tables: [TableInfo]
   private let since: FeedPosition
   private let echoes: Bool
-  private let after: WindowCursor?
   private let isKeyed: Bool
+  private let slices: Bool
   private let partBytes: Int
   /// Of tables that come to this office only what this one sent.
   private let returning: String?
+  private let order: String
   private let heldDeletesMax = 50_000
 
+  private var steps: [Step] = []
   private var index = 0
   private var isOpen = false
   private var fetchCount = 200
@@ -24,71 +46,225 @@ final class FeedScan {
   private var fetched: (rows: Int, bytes: Int)?
   private var heldDeletes: [RowBlock] = []
   private var heldCount = 0
+  /// The part in the making, with the ranks of its rows.
+  private var open: [(rank: Int, block: RowBlock)] = []
+  private var bytes = 0
+  private var cursor: [UInt8] = []
+
+  // slices
+  private var resumption: Resumption?
+  /// All may fit into one part: nothing is ordered yet.
+  private var isFirstLook: Bool
+  /// Where the rank under way began.
+  private var rankStart = 0
+  private var partsOfBatch = 0
+  /// The batch that the last part belongs to goes on where it was cut.
+  private(set) var resumes = false
+  /// The rank of the batch that the last part belongs to; nil: it is everything.
+  private var batchRank: Int?
+
+  /// What the receiver has of a batch that was cut is of use, now or later.
+  var keepsStaged: Bool { resumption != nil || resumes }
+
+  /// Where the batch that the last part belongs to leads.
+  func position(at snapshot: String) -> FeedPosition {
+    guard let batchRank, batchRank != steps.last?.rank else { return FeedPosition(text: snapshot) }
+    return since.moved(rank: batchRank, to: snapshot, order: order, echoes: echoes)
+  }
 
   /// - Parameters:
   ///   - after: scan in the order of the keys, after this one, as a catch-up does; `isKeyed` with nil: from the
   ///     beginning.
   ///   - echoes: also rows that came from the receiver.
   ///   - returning: an office that lost what it had sent.
+  ///   - slices: several batches, if it is too much for one part; `resumption`: the first of them was cut.
   init(
     session: Session, tables: [TableInfo], since: FeedPosition, echoes: Bool, isKeyed: Bool = false,
-    after: WindowCursor? = nil, returning: String? = nil, partBytes: Int
+    after: WindowCursor? = nil, returning: String? = nil, slices: Bool = false, resumption: Resumption? = nil,
+    partBytes: Int
   ) {
     self.returning = returning
     self.session = session
-    self.tables = tables
+    let since = since.under(tables)
     self.since = since
-    self.echoes = echoes
-    self.after = after
+    self.echoes = echoes || since.echoes
     self.isKeyed = isKeyed
+    self.slices = slices
     self.partBytes = partBytes
-    if let after { index = tables.firstIndex { $0.name == after.table } ?? 0 }
+    isFirstLook = slices
+    order = TableInfo.digest(of: tables)
+    if let resumption, resumption.cursor.order == order { self.resumption = resumption }
+    steps =
+      slices
+      ? Self.slicedSteps(tables, since) : tables.map { Step(table: $0, rank: 0, condition: since.isNew("v", $0)) }
+    if let after, after.order == order, let at = tables.firstIndex(where: { $0.name == after.table }) {
+      steps.removeFirst(at)
+      steps[0].condition = "(\(steps[0].condition)) AND " + Self.follows(tables[at], after.key)
+    }
   }
 
-  /// The next part; its `isLast` says that nothing follows. A scan without rows is one empty last part.
-  func next(rowsMax: Int = .max) throws -> FeedPart {
-    var part = FeedPart(blocks: [], rows: 0, cursor: [], isLast: false)
-    var bytes = 0
-    while index < tables.count {
-      let table = tables[index]
-      if !isOpen { try open(table) }
-      if fetched == nil {
-        try session.stream("FETCH \(min(fetchCount, max(1, rowsMax - part.rows))) FROM hub_feed")
-        fetched = (0, 0)
-      }
-      let isFull = try read(table, into: &part, &bytes, rowsMax: rowsMax)
-      if isFull { return part }
+  /// By falling rank. Deletes of a parent go with the lowest of its children, in a step of their own.
+  private static func slicedSteps(_ tables: [TableInfo], _ since: FeedPosition) -> [Step] {
+    var steps = tables.filter { $0.rank == $0.deleteRank }.map {
+      Step(table: $0, rank: $0.rank, condition: since.isNew("v", $0))
     }
-    part.blocks += heldDeletes.reversed()
-    part.rows += heldCount
+    for table in tables where table.rank != table.deleteRank {
+      steps.append(
+        Step(table: table, rank: table.rank, condition: "v.alive AND " + since.of(rank: table.rank).isNew("v")))
+      let dead = "NOT v.alive AND " + since.of(rank: table.deleteRank).isNew("v")
+      steps.append(Step(table: table, rank: table.deleteRank, condition: dead, movesCursor: false))
+    }
+    let places = Dictionary(uniqueKeysWithValues: tables.enumerated().map { ($1.name, $0) })
+    return steps.sorted { ($1.rank, places[$0.table.name] ?? 0) < ($0.rank, places[$1.table.name] ?? 0) }
+  }
+
+  /// The next part; its `isLast` says that its batch ends, without `more` that nothing follows. A scan without rows is one
+  /// empty last part.
+  func next(rowsMax: Int = .max) throws -> FeedPart {
+    guard slices else {
+      let stop = try fill(rowsMax, throughRank: false)
+      return take(isLast: stop == .end, more: false)
+    }
+    if isFirstLook {
+      if try fill(.max, throughRank: false) == .end {
+        isFirstLook = false
+        return take(isLast: true, more: false)
+      }
+      // Too much for one part, or a rank that goes on where it was cut.
+      try startRankAgain()
+    }
+    return try nextOfRank()
+  }
+
+  /// Ranks that were read whole are batches of one part; then each as it comes.
+  private func nextOfRank() throws -> FeedPart {
+    if let rank = open.first?.rank, partsOfBatch == 0, index == rankStart, !isOpen {
+      let rest = open.filter { $0.rank != rank }
+      open.removeAll { $0.rank != rank }
+      batchRank = rank
+      let part = take(isLast: true, more: true)
+      open = rest
+      return part
+    }
+    while index < steps.count {
+      if partsOfBatch == 0 { try beginRank() }
+      let stop = try fill(.max, throughRank: true)
+      if stop == .full {
+        // The receiver stores one unfinished batch.
+        if !resumes { resumption = nil }
+        partsOfBatch += 1
+        return take(isLast: false, more: true)
+      }
+      let isNothing = open.isEmpty && partsOfBatch == 0 && !resumes
+      partsOfBatch = 0
+      if !isNothing { return take(isLast: true, more: stop == .rankEnd) }
+    }
+    return .empty
+  }
+
+  private func beginRank() throws {
+    guard !isOpen, index < steps.count else { return }
+    let rank = steps[index].rank
+    batchRank = rank
+    resumes = false
+    guard let resumption,
+      let at = steps.firstIndex(where: { $0.table.name == resumption.cursor.table && $0.movesCursor }),
+      steps[at].rank == rank
+    else { return }
+    self.resumption = nil
+    cursor = resumption.cursor.bytes
+    resumes = true
+    let end = steps[index...].firstIndex { $0.rank != rank } ?? steps.count
+    let follows = Self.follows(steps[at].table, resumption.cursor.key)
+    let changed = "(NOT v.alive OR \(resumption.readAt.isNew("v")))"
+    var rest: [Step] = []
+    var again: [Step] = []
+    for number in index..<end {
+      var (later, earlier) = (steps[number], steps[number])
+      earlier.movesCursor = false
+      earlier.condition = "(\(earlier.condition)) AND \(changed)"
+      if number == at {
+        later.condition = "(\(later.condition)) AND \(follows)"
+        earlier.condition += " AND NOT (\(follows))"
+      }
+      if number >= at || !later.movesCursor { rest.append(later) }
+      if number <= at, later.movesCursor { again.append(earlier) }
+    }
+    steps.replaceSubrange(index..<end, with: rest + again)
+  }
+
+  /// What was read of the rank under way is read again, in the order of the keys.
+  private func startRankAgain() throws {
+    isFirstLook = false
+    if isOpen {
+      while try session.nextRow() != nil {}
+      try session.script("CLOSE hub_feed")
+      isOpen = false
+    }
+    fetched = nil
+    index = rankStart
+    if index < steps.count { open.removeAll { $0.rank == steps[index].rank } }
     heldDeletes = []
     heldCount = 0
-    part.isLast = true
+    bytes = 0
+  }
+
+  private func take(isLast: Bool, more: Bool) -> FeedPart {
+    let part = FeedPart(
+      blocks: open.map(\.block), rows: openRows, cursor: cursor, isLast: isLast, more: more)
+    open = []
+    bytes = 0
     return part
   }
 
+  private var openRows: Int { open.reduce(0) { $0 + $1.block.count } }
+
+  private func fill(_ rowsMax: Int, throughRank: Bool) throws -> Stop {
+    while index < steps.count {
+      let step = steps[index]
+      if isFirstLook, !isOpen, step.rank == resumedRank { return .rankEnd }
+      if !isOpen { try open(step) }
+      if fetched == nil {
+        try session.stream("FETCH \(min(fetchCount, max(1, rowsMax - openRows))) FROM hub_feed")
+        fetched = (0, 0)
+      }
+      if try read(step, rowsMax: rowsMax) { return .full }
+      guard !isOpen, index == steps.count || steps[index].rank != step.rank else { continue }
+      // Deletes, children first.
+      open += heldDeletes.reversed().map { (step.rank, $0) }
+      heldDeletes = []
+      heldCount = 0
+      rankStart = index
+      if throughRank { return index == steps.count ? .end : .rankEnd }
+    }
+    return .end
+  }
+
+  private var resumedRank: Int? {
+    resumption.flatMap { at in steps.first { $0.table.name == at.cursor.table && $0.movesCursor }?.rank }
+  }
+
   /// Reads what was fetched, row by row, until the part is full: rows of very different sizes may be in one fetch.
-  private func read(_ table: TableInfo, into part: inout FeedPart, _ bytes: inout Int, rowsMax: Int) throws
-    -> Bool
-  {
+  private func read(_ step: Step, rowsMax: Int) throws -> Bool {
+    let table = step.table
     var block = RowBlock(table: table.name, columnNames: table.columnNames, keyCount: table.keyCount)
     var dead = block
     var count = fetched ?? (0, 0)
     var last: ResultSet?
-    while bytes < partBytes, part.rows + block.count < rowsMax, let row = try session.nextRow() {
+    let before = openRows
+    while bytes < partBytes, before + block.count < rowsMax, let row = try session.nextRow() {
       let size = append(row, table, alive: &block, dead: &dead, apart: !isKeyed)
       bytes += size
       count = (count.rows + 1, count.bytes + size)
       last = row
     }
     fetched = count
-    if isKeyed, let last { part.cursor = WindowCursor(table: table.name, key: lastKey(last, table)).bytes }
-    hold(dead, &part)
-    if block.count > 0 {
-      part.rows += block.count
-      part.blocks.append(block)
+    if isOrdered, step.movesCursor, let last {
+      cursor = WindowCursor(table: table.name, key: lastKey(last, table), order: order).bytes
     }
-    if bytes >= partBytes || part.rows >= rowsMax { return true }
+    hold(dead, step.rank)
+    if block.count > 0 { open.append((step.rank, block)) }
+    if bytes >= partBytes || before + block.count >= rowsMax { return true }
     fetched = nil
     if count.rows == 0 {
       try session.script("CLOSE hub_feed")
@@ -99,29 +275,30 @@ final class FeedScan {
     return false
   }
 
-  private func hold(_ dead: RowBlock, _ part: inout FeedPart) {
+  private func hold(_ dead: RowBlock, _ rank: Int) {
     guard dead.count > 0 else { return }
     if heldCount + dead.count > heldDeletesMax {
-      part.blocks.append(dead)
-      part.rows += dead.count
+      open.append((rank, dead))
     } else {
       heldDeletes.append(dead)
       heldCount += dead.count
     }
   }
 
-  private func open(_ table: TableInfo) throws {
+  private var isOrdered: Bool { isKeyed || (slices && !isFirstLook) }
+
+  private func open(_ step: Step) throws {
+    let table = step.table
     let keys = table.keyColumns.enumerated()
       .map { "coalesce(t.\(quotedName($1.name)), v.k\($0 + 1))" }
     let values = table.columns[table.keyCount...].map { "t.\(quotedName($0.name))" }
     let list = (keys + values).joined(separator: ", ")
     let join = table.keyJoin({ "t.\(quotedName($1.name))" }, { index, _ in "v.k\(index + 1)" })
-    var filter = since.isNew("v")
+    var filter = "(\(step.condition))"
     if !echoes { filter += " AND NOT v.echo" }
-    if let after, after.table == table.name { filter += " AND " + Self.follows(table, after.key) }
     if let returning, table.options.direction == "up" { filter += " AND " + Self.isWritten(by: returning) }
     let order =
-      isKeyed ? "ORDER BY " + (1...table.keyCount).map { "v.k\($0)" }.joined(separator: ", ") : ""
+      isOrdered ? "ORDER BY " + (1...table.keyCount).map { "v.k\($0)" }.joined(separator: ", ") : ""
     try session.script(
       """
       DECLARE hub_feed NO SCROLL CURSOR FOR

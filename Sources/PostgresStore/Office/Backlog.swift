@@ -16,6 +16,7 @@ package struct Backlog: Sendable {
   /// Counts by the index on transactions; sizes are those of files. No table is read.
   static func read(_ session: Session, _ tables: [TableInfo], since: FeedPosition) throws -> Backlog {
     var backlog = Backlog()
+    let since = since.under(tables)
     for table in tables {
       let counted = try session.script(
         """
@@ -23,7 +24,7 @@ package struct Backlog: Sendable {
           (least(1, rows / greatest(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE rows END, 1))
             * pg_table_size(c.oid))::bigint END
         FROM (SELECT count(*)::float8 AS rows FROM (SELECT FROM \(table.versions) v
-          WHERE \(since.isNew("v")) AND NOT v.echo LIMIT \(countedMax + 1)) AS counted) AS one
+          WHERE (\(since.isNew("v", table))) AND NOT v.echo LIMIT \(countedMax + 1)) AS counted) AS one
           JOIN pg_class c ON c.oid = \(table.relationID)::oid
         """)
       guard counted.count == 1 else { continue }

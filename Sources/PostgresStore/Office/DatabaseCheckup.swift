@@ -30,7 +30,7 @@ package struct DatabaseCheckup: Sendable {
       DatabaseCheckup(
         check: "hub schema", isGood: version == Migrations.latest,
         text: version.map { "version \($0)" } ?? "missing",
-        mend: version == nil ? "run hub init at head, or hub join TOKEN at a branch" : "run a hub of that version"))
+        mend: mend(schema: version)))
     guard version == Migrations.latest else { return found }
     let tables = try TableInfo.loadAll(session)
     found.append(DatabaseCheckup(check: "tables", isGood: true, text: "\(tables.count) tracked", mend: nil))
@@ -39,6 +39,11 @@ package struct DatabaseCheckup: Sendable {
       found += try alteringTriggers(session, table)
     }
     return found
+  }
+
+  private static func mend(schema version: Int?) -> String {
+    guard let version else { return "run hub init at head, or hub join TOKEN at a branch" }
+    return version < Migrations.latest ? Migrations.upgradeHint : "run a hub of that version"
   }
 
   /// Triggers that made rows other than they were sent, lately: one that was mended says so no more after a day.

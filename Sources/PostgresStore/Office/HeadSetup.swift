@@ -42,7 +42,16 @@ package enum HeadSetup {
     try set(session, "broker", broker)
     try set(session, "existing", existing)
     try set(session, "enrol_nonce", String(nonce))
-    try set(session, "enrol_secret", secret.map { String($0, radix: 16) }.joined(separator: " "))
+    try set(session, "enrol_secret", text(of: secret))
+  }
+
+  /// Whether it is this secret that the branch enrolled with.
+  package static func joined(_ session: Session, by secret: [UInt8]) throws -> Bool {
+    try setting(session, "enrol_secret") == text(of: secret)
+  }
+
+  private static func text(of secret: [UInt8]) -> String {
+    secret.map { String($0, radix: 16) }.joined(separator: " ")
   }
 
   package static func checkServer(_ session: Session, allowsUnsafe: Bool) throws {
@@ -113,6 +122,9 @@ package enum HeadSetup {
   /// Tracks a table (head); its rows get versions. Returns warnings.
   package static func track(_ session: Session, _ name: String, _ options: TrackingOptions) throws -> [String] {
     let (schema, relation) = try TrackCheck.resolve(session, name)
+    if try setPriority(session, CatalogueTable(schemaName: schema, relationName: relation, options: options)) {
+      return []
+    }
     let warnings = try TrackCheck.check(session, schema, relation, options)
     try session.script("SET LOCAL lock_timeout = '5s'")
     try PostgresStore.upsert(
@@ -128,6 +140,18 @@ package enum HeadSetup {
     }
     try bumpCatalogue(session)
     return warnings
+  }
+
+  /// Of a table that is tracked just so but for its priority; false: it is not.
+  private static func setPriority(_ session: Session, _ table: CatalogueTable) throws -> Bool {
+    guard var options = try TableInfo.loadAll(session).first(where: { $0.name == table.name })?.options,
+      options.priority != table.options.priority
+    else { return false }
+    options.priority = table.options.priority
+    guard options == table.options else { return false }
+    try PostgresStore.upsert(table, session)
+    try bumpCatalogue(session)
+    return true
   }
 
   package static func untrack(_ session: Session, _ name: String) throws {

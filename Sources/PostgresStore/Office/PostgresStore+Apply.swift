@@ -4,31 +4,47 @@ import Synchronization
 
 extension PostgresStore {
   package func stage(
-    _ body: [UInt8], of batch: BatchReference, part: Int, rows: Int, from peer: String, reset: Bool
+    _ body: [UInt8], of batch: BatchReference, part: Int, rows: Int, cursor: [UInt8], from peer: String, reset: Bool
   ) async throws(HubError) {
     try await writer.run { session in
       try session.transaction { session in
         if reset { try session.hot("DELETE FROM hub.stage WHERE peer = \(peer)") }
         try session.hot(
           """
-          INSERT INTO hub.stage (peer, number, id, part, rows, body)
-          VALUES (\(peer), \(batch.number)::bigint, \(batch.id)::bigint, \(part)::int, \(rows)::int, \(binary: body))
+          INSERT INTO hub.stage (peer, number, id, part, rows, body, cursor)
+          VALUES (\(peer), \(batch.number)::bigint, \(batch.id)::bigint, \(part)::int, \(rows)::int, \(binary: body),
+            \(binary: cursor))
           """)
       }
     }
   }
 
-  package func stagedParts(from peer: String) async throws(HubError) -> (batch: BatchReference, count: Int)? {
-    let found = try await writer.run { session -> [Int64] in
+  package func stagedParts(from peer: String) async throws(HubError) -> StagedParts? {
+    try await writer.run { session -> StagedParts? in
       let rows = try session.query(
         """
-        SELECT number, id, count(*) FROM hub.stage WHERE peer = \(peer)
+        SELECT number, id, count(*), (array_agg(cursor ORDER BY part DESC))[1] FROM hub.stage WHERE peer = \(peer)
         GROUP BY 1, 2 HAVING max(part) = count(*) - 1 ORDER BY 1 DESC LIMIT 1
         """)
-      return rows.count == 0 ? [] : (0..<3).map { rows.int64(0, $0) }
+      guard rows.count == 1 else { return nil }
+      return StagedParts(
+        batch: BatchReference(number: rows.int64(0, 0), id: rows.int64(0, 1)), count: rows.int(0, 2),
+        cursor: rows.bytes(0, 3).map { bytes(hex: $0) } ?? [])
     }
-    guard found.count == 3 else { return nil }
-    return (BatchReference(number: found[0], id: found[1]), Int(found[2]))
+  }
+
+  package func adoptStaged(_ count: Int, as batch: BatchReference, from peer: String) async throws(HubError) {
+    try await writer.perform { session in
+      try session.transaction { session in
+        try session.query("DELETE FROM hub.stage WHERE peer = \(peer) AND part >= \(count)::int")
+        try session.query(
+          "UPDATE hub.stage SET number = \(batch.number)::bigint, id = \(batch.id)::bigint WHERE peer = \(peer)")
+      }
+    }
+  }
+
+  package func dropStaged(from peer: String) async throws(HubError) {
+    try await writer.perform { try $0.query("DELETE FROM hub.stage WHERE peer = \(peer)") }
   }
 
   package func apply(

@@ -19,31 +19,43 @@ extension PostgresStore {
   }
 
   package func openFeed(
-    since previous: BatchReference?, echoes: Bool, returns: Bool, catalogueVersion: Int64
+    since previous: BatchReference?, echoes: Bool, returns: Bool, slices: Bool, staged: StagedParts?,
+    catalogueVersion: Int64
   ) async throws(HubError) -> FeedOpening {
     let scanned = previous == nil ? state.withLock { $0.scanned } : nil
     let tables = sentTables(againstDirection: returns)
     let (partBytes, signature) = (partBytes, state.withLock { $0.signature })
     let opened = try await feed.run { session in
-      try Self.beginScan(session, catalogueVersion, signature) { session -> (String, FeedPart?) in
+      try Self.beginScan(session, catalogueVersion, signature) { session -> OpenedFeed in
         let since = try scanned ?? Self.position(session, after: previous)
+        let cut = try slices ? Self.resumption(session, of: staged, at: previous) : nil
         if since.text != nil { try session.script("SET LOCAL enable_seqscan = off") }
         let snapshot = try session.query("SELECT pg_current_snapshot()").text(0, 0)
-        let scan = FeedScan(session: session, tables: tables, since: since, echoes: echoes, partBytes: partBytes)
-        let part = try scan.next()
+        let scan = FeedScan(
+          session: session, tables: tables, since: since, echoes: echoes, slices: slices, resumption: cut,
+          partBytes: partBytes)
+        var part = try scan.next()
         session.attachment = scan
-        guard part.rows == 0 && part.isLast else { return (snapshot, part) }
+        guard part.rows == 0 && part.isLast && !part.more && !scan.resumes else {
+          let position = Self.describe(&part, scan, snapshot)
+          return OpenedFeed(
+            snapshot: snapshot, part: part, position: position,
+            readAt: scan.resumes ? cut?.readAt.text ?? snapshot : snapshot, laterReadAt: cut?.readAt.text)
+        }
         try Self.reportOversized(session)
         session.rollBack()
-        return (snapshot, nil)
+        return OpenedFeed(snapshot: snapshot, part: nil, position: FeedPosition(text: snapshot), readAt: snapshot)
       }
     }
-    guard let (snapshot, part) = opened else { return .stale }
+    guard let opened else { return .stale }
     state.withLock {
-      if part == nil { $0.scanned = FeedPosition(text: snapshot) }
-      $0.openSnapshot = snapshot
+      if opened.part == nil { $0.scanned = opened.position }
+      $0.openSnapshot = opened.snapshot
+      $0.openPosition = opened.position
+      $0.openReadAt = opened.readAt
+      $0.cutReadAt = opened.laterReadAt
     }
-    return part.map { .rows($0) } ?? .nothing
+    return opened.part.map { .rows($0) } ?? .nothing
   }
 
   /// Runs `body` in a transaction whose only snapshot shows the tables that were loaded, and the catalogue under which
@@ -67,19 +79,62 @@ extension PostgresStore {
     }
   }
 
+  private struct OpenedFeed: Sendable {
+    var snapshot: String
+    var part: FeedPart?
+    var position: FeedPosition
+    var readAt: String
+    var laterReadAt: String?
+  }
+
+  private static func describe(_ part: inout FeedPart, _ scan: FeedScan, _ snapshot: String) -> FeedPosition {
+    let position = scan.position(at: snapshot)
+    part.isWhole = position.isWhole
+    part.keepsStaged = scan.keepsStaged
+    part.goesOn = scan.resumes
+    return position
+  }
+
+  /// What a receiver that stands at `at` has of a batch on top of that is good if this office made the batch.
+  private static func resumption(
+    _ session: Session, of staged: StagedParts?, at: BatchReference?
+  ) throws -> FeedScan.Resumption? {
+    guard let staged, let at, let cursor = WindowCursor(staged.cursor) else { return nil }
+    let rows = try session.query(
+      """
+      SELECT read_at FROM hub.batch WHERE number = \(staged.batch.number) AND id = \(staged.batch.id)
+        AND previous = \(at.id) AND read_at IS NOT NULL
+      """)
+    return rows.count == 0 ? nil : FeedScan.Resumption(cursor: cursor, readAt: FeedPosition(text: rows.text(0, 0)))
+  }
+
+  package func batchesOfScan() async -> Int { Set(sentTables().flatMap { [$0.rank, $0.deleteRank] }).count }
+
   /// The feed position that a batch led to; of the last batch when none is named. Unknown: the beginning.
-  private static func position(_ session: Session, after reference: BatchReference?) throws -> FeedPosition {
+  static func position(_ session: Session, after reference: BatchReference?) throws -> FeedPosition {
     let rows =
       if let reference {
-        try session.query("SELECT position FROM hub.batch WHERE number = \(reference.number) AND id = \(reference.id)")
+        try session.query(
+          "SELECT position, ahead FROM hub.batch WHERE number = \(reference.number) AND id = \(reference.id)")
       } else {
-        try session.query("SELECT position FROM hub.batch ORDER BY number DESC LIMIT 1")
+        try session.query("SELECT position, ahead FROM hub.batch ORDER BY number DESC LIMIT 1")
       }
-    return FeedPosition(text: rows.count == 0 ? nil : rows.string(0, 0))
+    return rows.count == 0 ? .beginning : FeedPosition(text: rows.string(0, 0), ahead: rows.string(0, 1))
   }
 
   package func nextFeedPart() async throws(HubError) -> FeedPart {
-    try await feed.run { try Self.nextPart($0, rowsMax: .max) }
+    guard let snapshot = state.withLock({ $0.openSnapshot }) else { return .empty }
+    let (part, position) = try await feed.run { session -> (FeedPart, FeedPosition) in
+      var part = try Self.nextPart(session, rowsMax: .max)
+      guard let scan = session.attachment as? FeedScan else { return (part, FeedPosition(text: snapshot)) }
+      let position = Self.describe(&part, scan, snapshot)
+      return (part, position)
+    }
+    state.withLock {
+      $0.openPosition = position
+      $0.openReadAt = part.goesOn ? $0.cutReadAt ?? snapshot : snapshot
+    }
+    return part
   }
 
   private static func nextPart(_ session: Session, rowsMax: Int) throws -> FeedPart {
@@ -115,8 +170,9 @@ extension PostgresStore {
     }
   }
 
-  package func record(_ header: BatchHeader, applied: Int64?) async throws(HubError) {
-    guard let snapshot = state.withLock({ $0.openSnapshot }) else { return }
+  package func record(_ header: BatchHeader, applied: Int64?, startsSession: Bool) async throws(HubError) {
+    let open = state.withLock { ($0.openPosition, $0.openReadAt) }
+    guard let position = open.0, let readAt = open.1 else { return }
     let marksAt = isMarkDue ? applied : nil
     let isMarked = try await control.run { session in
       // Committing flushes everything that the snapshot can see, also what users committed asynchronously.
@@ -125,16 +181,17 @@ extension PostgresStore {
         let isMarked = try marksAt.map { try Self.mark(session, applied: $0, after: header.previous) } ?? false
         try session.hot(
           """
-          INSERT INTO hub.batch (number, id, previous, position, applied)
+          INSERT INTO hub.batch (number, id, previous, position, ahead, read_at, applied)
           VALUES (\(header.reference.number)::bigint, \(header.reference.id)::bigint, \(header.previous.id)::bigint,
-            \(snapshot)::pg_snapshot,
+            \(position.storedText)::pg_snapshot, \(position.aheadText), \(readAt)::pg_snapshot,
             coalesce(\(applied)::bigint, (SELECT applied FROM hub.batch ORDER BY number DESC LIMIT 1), 0))
           """)
+        if startsSession { try session.hot("UPDATE hub.office SET session = \(header.session.rawValue)::bigint") }
         return isMarked
       }
     }
     if isMarked { state.withLock { $0.markedAt = .now } }
-    state.withLock { $0.scanned = FeedPosition(text: snapshot) }
+    state.withLock { $0.scanned = position }
   }
 
   // MARK: catch-up
@@ -168,9 +225,10 @@ extension PostgresStore {
     let tables = sentTables()
     return try await window.run { session in
       session.rollBack()
-      let since = from == .origin ? .beginning : try Self.position(session, after: from)
+      let since = try (from == .origin ? .beginning : Self.position(session, after: from)).under(tables)
       return try tables.reduce(0) { sum, table in
-        sum + (try session.script("SELECT count(*) FROM \(table.versions) v WHERE \(since.isNew("v"))").int64(0, 0))
+        sum
+          + (try session.script("SELECT count(*) FROM \(table.versions) v WHERE \(since.isNew("v", table))").int64(0, 0))
       }
     }
   }

@@ -152,6 +152,35 @@ extension PostgresStore {
     return released
   }
 
+  package func refusedRows(from office: String) async throws(HubError) -> [[RowBlock]] {
+    let (coder, partBytes) = (coder, partBytes)
+    let tables = Dictionary(uniqueKeysWithValues: sentTables(againstDirection: true).map { ($0.name, $0) })
+    return try await control.run { session in
+      let rows = try session.query(
+        "SELECT state FROM hub.quarantine WHERE peer = \(office) AND state <> '' ORDER BY id")
+      var parts: [[RowBlock]] = []
+      var size = partBytes
+      for i in 0..<rows.count {
+        guard let text = rows.bytes(i, 0) else { continue }
+        let state = bytes(hex: text)
+        // What is written here meanwhile, and is in conflict with it, goes to head by itself and is not put aside for it.
+        let blocks = try coder.decode(state).filter { block in
+          guard let table = tables[block.table] else { return false }
+          let applier = try TableApplier(session: session, table: table, block: block, refusesMissing: false)
+          return try applier.readVersions()[0].map { block.vector(0).dominates($0.vector) } ?? true
+        }
+        guard !blocks.isEmpty else { continue }
+        if size >= partBytes {
+          parts.append([])
+          size = 0
+        }
+        parts[parts.count - 1] += blocks
+        size += state.count
+      }
+      return parts
+    }
+  }
+
   private func quarantined(from peer: String) async throws(HubError) -> Int {
     try await writer.run { try $0.hot("SELECT count(*) FROM hub.quarantine WHERE peer = \(peer)").int(0, 0) }
   }

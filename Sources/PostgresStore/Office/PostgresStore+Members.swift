@@ -47,12 +47,12 @@ extension PostgresStore {
   }
 
   package func saveSession(
-    _ session: SessionID, head: InboundPosition, acknowledged: BatchReference
+    _ session: SessionID?, head: InboundPosition, acknowledged: BatchReference
   ) async throws(HubError) {
     let name = state.withLock { $0.office?.head ?? "" }
     try await writer.perform { connection in
       try connection.transaction { connection in
-        try connection.query("UPDATE hub.office SET session = \(session.rawValue)")
+        try connection.query("UPDATE hub.office SET session = \(session?.rawValue)::bigint")
         try Self.forgetMarks(connection, beyond: head.at)
         try Self.save(head, of: name, connection)
         try connection.query(
@@ -146,6 +146,13 @@ extension PostgresStore {
         try session.query("DELETE FROM hub.invite WHERE office = \(office) AND NOT reusable")
         try session.query("DELETE FROM hub.stage WHERE peer = \(office)")
       }
+    }
+  }
+
+  package func wasRemoved(_ office: String) async throws(HubError) -> Bool {
+    try await control.run { session in
+      try session.query("SELECT EXISTS (SELECT FROM hub.peer WHERE office = \(office) AND state = 'removed')").bool(
+        0, 0)
     }
   }
 

@@ -24,15 +24,18 @@ package final class PostgresStore: ChangeStore {
     var markedAt: ContinuousClock.Instant?
     /// The last scan that ended without rows, or the last batch.
     var scanned: FeedPosition?
-    /// Of the open scan.
+    /// Of the open scan: its snapshot, where the batch under way leads, and when its first part was read.
     var openSnapshot: String?
+    var openPosition: FeedPosition?
+    var openReadAt: String?
+    var cutReadAt: String?
   }
 
   let state = Mutex(State())
 
   let fence = Fence()
 
-  package init(url: String, coder: RowCoder, partBytes: Int = 1 << 20, batchRowsMax: Int = 100_000) {
+  package init(url: String, coder: RowCoder, partBytes: Int = 1 << 19, batchRowsMax: Int = 100_000) {
     control = PostgresConnection(url: url, name: "hub control", onConnect: fence.enter)
     feed = PostgresConnection(url: url, name: "hub feed", onConnect: fence.enter)
     window = PostgresConnection(url: url, name: "hub catch-up", onConnect: fence.enter)
@@ -87,7 +90,7 @@ extension PostgresStore {
     guard version == Migrations.latest else {
       throw HubError(
         .notReady, "the hub schema has version \(version), this hub knows \(Migrations.latest)",
-        hint: version < Migrations.latest ? "run hub doctor --upgrade" : "run the newer hub that made it")
+        hint: version < Migrations.latest ? Migrations.upgradeHint : "run the newer hub that made it")
     }
     let rows = try session.query(
       "SELECT name, role, head, actor, residue, session, catalogue_version, joined, paused, recovers, purging, purged FROM hub.office"

@@ -92,10 +92,10 @@ package struct OfficeStatus: Sendable {
       """
       SELECT p.office, p.state, b.position, to_char(p.last_seen, 'YYYY-MM-DD"T"HH24:MI:SS"Z"'),
         extract(epoch FROM now() - p.last_seen),
-        p.recovery
+        p.recovery, b.ahead
       FROM hub.peer p LEFT JOIN hub.batch b ON b.number = p.acked_number AND b.id = p.acked_id
       UNION ALL
-      SELECT i.office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, NULL FROM hub.invite i
+      SELECT i.office, 'invited', NULL::pg_snapshot, NULL, NULL::numeric, NULL, NULL FROM hub.invite i
       WHERE \(unsafe: Invitations.pending)
         AND NOT EXISTS (SELECT FROM hub.peer p WHERE p.office = i.office AND p.state <> 'removed')
       GROUP BY i.office
@@ -108,7 +108,8 @@ package struct OfficeStatus: Sendable {
       let counted =
         state == "removed" || state == "invited"
         ? Backlog()
-        : try Backlog.read(session, tables, since: FeedPosition(text: rows.string(i, 2)))
+        : try Backlog.read(
+          session, tables, since: FeedPosition(text: rows.string(i, 2), ahead: rows.string(i, 6)))
       if state == "active" {
         if seconds ?? 1e9 > 60 { state = "offline" } else if counted.rows > 10_000 { state = "behind" }
       }
@@ -118,6 +119,12 @@ package struct OfficeStatus: Sendable {
         lastSeen: rows.string(i, 3), secondsSinceSeen: seconds, certificate: certificates[rows.text(i, 0)],
         recovery: rows.string(i, 5))
     }
+  }
+
+  /// Whether the hub that serves runs and is connected, and the state to name.
+  package var health: (isHealthy: Bool, state: String) {
+    let state = office.isJoined || self.state == "stopped" ? self.state : "joining"
+    return (state == "running" || state == "paused", state)
   }
 
   /// Of a catch-up.

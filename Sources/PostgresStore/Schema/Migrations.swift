@@ -1,6 +1,9 @@
 import HubEngine
 
 /// Builds and upgrades the `hub` schema, forward only, a step a version.
+///
+/// A step adds: the hub of the version before goes on with what it made until it connects anew. It locks no table that the
+/// triggers on users' tables write, or only for an instant.
 package enum Migrations {
   package static var latest: Int { steps.count }
 
@@ -11,18 +14,36 @@ package enum Migrations {
     return try session.query("SELECT coalesce(max(version), 0) FROM hub.migration").int(0, 0)
   }
 
-  /// Brings the schema to the latest version inside the caller's transaction.
-  package static func migrate(_ session: Session) throws {
+  /// Brings the schema to a version, the latest, inside the caller's transaction.
+  package static func migrate(_ session: Session, to last: Int = latest) throws {
     let present = try version(session) ?? 0
     guard present <= latest else {
       throw HubError(
         .notReady, "the hub schema has version \(present), this hub knows \(latest)",
         hint: "run the newer hub that made it")
     }
-    for (index, step) in steps.enumerated() where index >= present {
+    for (index, step) in steps.enumerated() where index >= present && index < last {
       try session.script(step)
       try session.query("INSERT INTO hub.migration (version) VALUES (\(index + 1))")
     }
+  }
+
+  package static let upgradeHint = "hub run upgrades it, or hub doctor --upgrade"
+
+  /// Brings the schema of an earlier hub to the latest version, inside the caller's transaction. Returns the version that
+  /// it had; nil when there is nothing to do.
+  package static func upgrade(_ session: Session) throws -> Int? {
+    guard let seen = try version(session), seen < latest else { return nil }
+    try session.script("SET LOCAL lock_timeout = '5s'; LOCK TABLE hub.migration IN EXCLUSIVE MODE")
+    guard let present = try version(session), present < latest else { return nil }
+    do {
+      try migrate(session)
+    } catch let error as PostgresError where error.sqlstate == "42501" {
+      throw HubError(
+        .notReady, "the hub schema has version \(present), this hub knows \(latest), and this role may not change it",
+        hint: "run hub doctor --upgrade as the role that owns the schema")
+    }
+    return present
   }
 
   private static let steps: [String] = [
@@ -273,6 +294,12 @@ package enum Migrations {
     #"""
     -- Of the daemon: rows and bytes that passed, and how many a second.
     ALTER TABLE hub.daemon ADD traffic jsonb NOT NULL DEFAULT '{}';
+    """#,
+    #"""
+    -- Tables of high rank may be further on than `position`: 'order own rank=snapshot;...'. `read_at`: when the batch's first
+    -- part was read, which another batch may have begun. `cursor`: where the sender goes on after that part.
+    ALTER TABLE hub.batch ADD ahead text, ADD read_at pg_snapshot;
+    ALTER TABLE hub.stage ADD cursor bytea NOT NULL DEFAULT '';
     """#,
   ]
 }

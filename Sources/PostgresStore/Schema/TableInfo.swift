@@ -56,6 +56,10 @@ package struct TableInfo: Sendable {
   package var deferred: [DeferredConstraint] = []
   /// The user's triggers that fire for what hub writes: ENABLE ALWAYS or REPLICA.
   package var replicaTriggers: [String] = []
+  /// Its priority, or that of a table that refers to it: a parent passes no later than its children.
+  package var rank = 0
+  /// Of its deleted rows: those of a parent pass no earlier than its children's.
+  package var deleteRank = 0
 
   /// The name in the catalogue and on the wire.
   package var name: String { Self.catalogueName(schemaName, relationName) }
@@ -82,7 +86,7 @@ package struct TableInfo: Sendable {
 }
 
 extension TableInfo {
-  /// All tracked tables, parents before children where foreign keys say so, then by name.
+  /// All tracked tables: by falling rank, parents before children where foreign keys say so, then by name.
   package static func loadAll(_ session: Session) throws -> [TableInfo] {
     let rows = try session.query(
       """
@@ -115,7 +119,8 @@ extension TableInfo {
     try loadForeignKeys(session, &tables)
     try loadDeferred(session, &tables)
     try loadReplicaTriggers(session, &tables)
-    return parentsFirst(tables)
+    rank(&tables)
+    return parentsFirst(tables.sorted { $0.rank > $1.rank })
   }
 
   private static func loadColumns(_ session: Session, _ tables: inout [TableInfo]) throws {
@@ -251,6 +256,33 @@ extension TableInfo {
       guard let at = tables.firstIndex(where: { $0.relationID == rows.int64(i, 0) }) else { continue }
       tables[at].replicaTriggers.append(rows.text(i, 1))
     }
+  }
+
+  /// Carries priorities from children to parents until nothing changes; tables that refer to each other have one rank.
+  private static func rank(_ tables: inout [TableInfo]) {
+    let numbers = Dictionary(uniqueKeysWithValues: tables.enumerated().map { ($1.name, $0) })
+    let links = tables.enumerated().flatMap { child, table in
+      table.references.compactMap { key in numbers[key.parent].map { (child: child, parent: $0) } }
+    }
+    for at in tables.indices { tables[at].rank = tables[at].options.priority }
+    while let link = links.first(where: { tables[$0.parent].rank < tables[$0.child].rank }) {
+      tables[link.parent].rank = tables[link.child].rank
+    }
+    for at in tables.indices { tables[at].deleteRank = tables[at].rank }
+    while let link = links.first(where: { tables[$0.parent].deleteRank > tables[$0.child].deleteRank }) {
+      tables[link.parent].deleteRank = tables[link.child].deleteRank
+    }
+  }
+
+  /// Of names and ranks, in this order: FNV-1a.
+  static func digest(of tables: [TableInfo]) -> String {
+    var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+    for table in tables {
+      for byte in "\(table.name) \(table.rank) \(table.deleteRank)\n".utf8 {
+        hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3
+      }
+    }
+    return String(hash, radix: 36)
   }
 
   /// Depth-first over the references; a cycle is entered where the names' order meets it.

@@ -47,13 +47,13 @@ extension AMQPConnection {
     try check("delete queue \(name)", channel)
   }
 
-  /// Messages that wait in a queue.
-  func messageCount(of name: String, channel: amqp_channel_t) throws(AMQPFault) -> Int {
+  /// Messages that wait in a queue, and who reads it.
+  func look(at name: String, channel: amqp_channel_t) throws(AMQPFault) -> (messages: Int, consumers: Int) {
     var arena = AMQPArena()
     let queue = arena.bytes(name)
     let answer = timed { amqp_queue_declare(state, channel, queue, 1, 1, 0, 0, amqp_empty_table) }
     try check("look at queue \(name)", channel)
-    return answer.map { Int($0.pointee.message_count) } ?? 0
+    return answer.map { (Int($0.pointee.message_count), Int($0.pointee.consumer_count)) } ?? (0, 0)
   }
 
   func purge(_ name: String, channel: amqp_channel_t) throws(AMQPFault) {

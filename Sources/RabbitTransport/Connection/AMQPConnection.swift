@@ -61,15 +61,15 @@ final class AMQPConnection {
   }
 
   /// 3 for RabbitMQ 3.10.8; 0 when the broker does not say.
-  var brokerMajor: Int {
-    guard let table = amqp_get_server_properties(state)?.pointee, let entries = table.entries else {
-      return 0
+  var brokerMajor: Int { Int(brokerSays("version").prefix { $0.isNumber }) ?? 0 }
+
+  /// One of the broker's properties, as text; empty when it does not say.
+  func brokerSays(_ property: String) -> String {
+    guard let table = amqp_get_server_properties(state)?.pointee, let entries = table.entries else { return "" }
+    for index in 0..<Int(table.num_entries) where String(entries[index].key) == property {
+      return String(hub_text(entries[index].value))
     }
-    for index in 0..<Int(table.num_entries) where String(entries[index].key) == "version" {
-      let version = String(hub_text(entries[index].value))
-      return Int(version.prefix { $0.isNumber }) ?? 0
-    }
-    return 0
+    return ""
   }
 
   // MARK: Opening

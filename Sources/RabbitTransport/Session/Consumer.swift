@@ -71,6 +71,8 @@ actor Consumer: Link {
 
   // MARK: Deliveries
 
+  var isReceiving: Bool { connection.map { !$0.incoming.isEmpty } ?? false }
+
   func acknowledge(_ tag: DeliveryTag) throws(TransportError) {
     if let error = fate.error { throw error }
     // The broker answers an unknown tag by closing the channel.
@@ -124,7 +126,7 @@ actor Consumer: Link {
   private func shorten(
     _ queue: String, to backlogMax: Int, _ connection: AMQPConnection, _ channel: UInt16
   ) throws(AMQPFault) {
-    let waiting = try connection.messageCount(of: queue, channel: channel)
+    let waiting = try connection.look(at: queue, channel: channel).messages
     guard waiting > backlogMax else { return }
     try connection.purge(queue, channel: channel)
     logger.info(

@@ -50,7 +50,7 @@ final class RabbitSession: TransportSession {
       }
       let queue = Topology.queue(of: role)
       var backlogMax: Int?
-      if case .branch = role { backlogMax = settings.backlogMax }
+      if case .branch(_, let empties) = role { backlogMax = empties ? 0 : settings.backlogMax }
       if case .newcomer = role {
         return .success(RabbitSession(fate, publisher, consumer, queue, isNewcomer: true, settings))
       }
@@ -132,6 +132,10 @@ final class RabbitSession: TransportSession {
 
   var isBlocked: Bool {
     get async { publisher.blocked.load(ordering: .relaxed) }
+  }
+
+  var isReceiving: Bool {
+    get async { await consumer.isReceiving }
   }
 
   var unconfirmedBytes: Int {

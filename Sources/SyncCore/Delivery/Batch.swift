@@ -40,8 +40,11 @@ package struct BatchHeader: Hashable, Sendable {
   package var session: SessionID
   package var reference: BatchReference
   package var previous: BatchReference
+  /// Rows that were there when it was read follow in a later batch.
+  package var isSlice: Bool
 
-  package init(session: SessionID, reference: BatchReference, previous: BatchReference) {
+  package init(session: SessionID, reference: BatchReference, previous: BatchReference, isSlice: Bool = false) {
+    self.isSlice = isSlice
     self.session = session
     self.reference = reference
     self.previous = previous
@@ -65,11 +68,15 @@ package struct WindowHeader: Hashable, Sendable {
   package var full: Bool
   /// The sender's last batch when the window was read: after the last window the receiver stands there.
   package var target: BatchReference
+  /// The first batch after the target that was certainly read after this window: batches of one scan of the feed are
+  /// read together.
+  package var settlesAfter: Int64
 
   package init(
     session: SessionID, token: PullToken, part: Int, isLastPart: Bool, from: BatchReference, cursor: [UInt8],
-    more: Bool, full: Bool, target: BatchReference
+    more: Bool, full: Bool, target: BatchReference, settlesAfter: Int64 = 2
   ) {
+    self.settlesAfter = settlesAfter
     self.session = session
     self.token = token
     self.part = part

@@ -64,6 +64,12 @@ package enum Handshake {
     package var resendFrom: BatchReference?
     /// Something is to be fetched from head.
     package var pulls: Bool
+    /// Head went back: the batch from `resendFrom` gives back what it lost.
+    package var owes = false
+
+    /// The session to store. An office that owes head what it lost has none before that batch is recorded: starting anew
+    /// meanwhile, it would go on under a session whose first batch head takes for all that it had lost.
+    package var storedSession: SessionID? { owes ? nil : session }
   }
 }
 
@@ -126,7 +132,7 @@ package struct GreetingMachine: Sendable {
         session: welcome.session, inbound: position, last: max(outbound.last, welcome.have),
         acknowledged: welcome.have,
         resendFrom: hasAll ? nil : welcome.have,
-        pulls: position.catchUp != nil || position.at < welcome.last))
+        pulls: position.catchUp != nil || position.at < welcome.last, owes: welcome.recovers))
   }
 
   package mutating func adopted() { awaited = nil }

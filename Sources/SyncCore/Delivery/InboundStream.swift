@@ -21,7 +21,7 @@ package struct InboundPosition: Hashable, Sendable {
   package var at: BatchReference
   package var catchUp: CatchUp?
   /// A catch-up of several windows is transaction-consistent only once the live feed has passed the last one:
-  /// with the batch of this number, or a beat that says that nothing is unsent.
+  /// with the first batch of at least this number that leaves nothing, or a beat that says that nothing is unsent.
   package var unsettledUntil: Int64?
 
   package init(
@@ -81,7 +81,7 @@ package struct InboundStream: Sendable {
     }
     var next = position
     next.at = header.reference
-    if let until = next.unsettledUntil, header.reference.number >= until { next.unsettledUntil = nil }
+    if let until = next.unsettledUntil, header.reference.number >= until, !header.isSlice { next.unsettledUntil = nil }
     return .apply(next)
   }
 
@@ -117,10 +117,10 @@ package struct InboundStream: Sendable {
     } else {
       next.catchUp = nil
       next.at = catchUp.target
-      // A catch-up in one piece is consistent as it is. Else the batch after the target may have been read, though
-      // not yet recorded, before the last window was: only the one after that has passed it for certain.
+      // A catch-up in one piece is consistent as it is. Else the batches after the target may have been read, though
+      // not yet recorded, before the last window was: only the one after them has passed it for certain.
       next.unsettledUntil =
-        position.catchUp == nil ? nil : max(window.target, catchUp.target).following(by: 2)
+        position.catchUp == nil ? nil : max(window.target, catchUp.target).following(by: window.settlesAfter)
     }
     return .apply(next)
   }

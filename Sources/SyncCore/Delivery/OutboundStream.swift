@@ -36,11 +36,19 @@ package struct OutboundStream: Sendable {
   /// The header of a new batch. `base`: the batch from whose position its rows were read, as `base` said before the
   /// reading began: a request that comes meanwhile is not what this batch answers. A number is never used twice, also
   /// not for what is sent again. nil before a session is agreed on, or when a handshake since `adoptions` asks for more.
-  package func nextHeader(id: Int64, after base: BatchReference, adoptions: Int? = nil) -> BatchHeader? {
+  package func nextHeader(
+    id: Int64, after base: BatchReference, adoptions: Int? = nil, isSlice: Bool = false
+  ) -> BatchHeader? {
     guard let session, resendFrom == nil || adoptions ?? self.adoptions == self.adoptions else { return nil }
     return BatchHeader(
       session: session, reference: BatchReference(number: last.following(by: 1), id: id),
-      previous: base)
+      previous: base, isSlice: isSlice)
+  }
+
+  /// Whether the scan that the batch `reference` was a slice of goes on: a request for what is missing, or a handshake,
+  /// decides what comes next instead.
+  package func goesOn(after reference: BatchReference, adoptions: Int) -> Bool {
+    last == reference && resendFrom == nil && adoptions == self.adoptions
   }
 
   /// What the next batch builds on: read its rows from this batch's position.

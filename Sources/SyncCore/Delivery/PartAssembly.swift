@@ -1,3 +1,16 @@
+/// What a receiver has stored of a batch that was cut: parts 0 … `count` - 1, and where its sender goes on after them.
+package struct StagedParts: Hashable, Sendable {
+  package var batch: BatchReference
+  package var count: Int
+  package var cursor: [UInt8]
+
+  package init(batch: BatchReference, count: Int, cursor: [UInt8]) {
+    self.batch = batch
+    self.count = count
+    self.cursor = cursor
+  }
+}
+
 /// Collects the parts of one batch, which arrive in order unless something was lost or redelivered.
 package struct PartAssembly: Sendable {
   package enum Action: Hashable, Sendable {
@@ -27,6 +40,8 @@ package struct PartAssembly: Sendable {
   }
 
   package func partArrived(of reference: BatchReference, index: Int, isLast: Bool) -> Action {
+    // Left behind on a connection that was cut: its sender has begun another batch in its place.
+    if let batch, reference.number < batch.number { return .duplicate }
     if index == 0 {
       if isLast { return .single }
       return batch == reference && stored > 0 ? .duplicate : .stage(reset: true)
@@ -37,10 +52,28 @@ package struct PartAssembly: Sendable {
     return isLast ? .complete(parts: stored + 1) : .stage(reset: false)
   }
 
+  /// Whether `index` is the first part of a new batch that goes on with the first `count` that are stored of `earlier`.
+  /// Parts of that one that came later than its sender knew are forgotten: they come again, as they are by now. So a later
+  /// part of the new batch takes nothing over: one before it is missing.
+  package func continues(_ earlier: BatchReference, after count: Int, at index: Int) -> Bool {
+    batch == earlier && index > 0 && index == count && count <= stored
+  }
+
+  /// The first `count` parts belong to `reference` from now on.
+  package mutating func adopted(_ reference: BatchReference, count: Int) {
+    batch = reference
+    stored = count
+  }
+
   /// The part's storage committed.
   package mutating func staged(_ reference: BatchReference, index: Int) {
     batch = reference
     stored = index + 1
+  }
+
+  /// Whether what is stored is kept when `reference` is applied, a batch whose sender says that it is of use.
+  package func outlives(_ reference: BatchReference, resumes: BatchReference?) -> Bool {
+    batch.map { $0 != reference && $0 == resumes } ?? false
   }
 
   package mutating func reset() {

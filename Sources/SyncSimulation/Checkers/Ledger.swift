@@ -70,13 +70,19 @@ struct Ledger {
     return write
   }
 
-  mutating func committed(_ ended: [Int]) {
+  /// - Parameter together: rows with the same answer arrive together.
+  mutating func committed(_ ended: [Int], together: (Int) -> [Int]) {
     var last: [Int: Int] = [:]
     for write in ended {
       writes[write].isCommitted = true
       last[writes[write].key] = write
     }
-    if last.count > 1 { transactions.append(last.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }) }
+    var rest = last.sorted { $0.key < $1.key }.map { ($0.key, $0.value) }
+    while let first = rest.first {
+      let group = rest.filter { together($0.0) == together(first.0) }
+      rest.removeAll { together($0.0) == together(first.0) }
+      if group.count > 1 { transactions.append(group) }
+    }
   }
 
   func owner(_ row: RowState<Int>, _ column: Int) -> Int? {

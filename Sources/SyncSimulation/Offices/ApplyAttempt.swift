@@ -33,11 +33,21 @@ final class ApplyAttempt {
   func run(_ rows: [TravellingRow], retrying: Bool) {
     refused = rows.filter { excluded.contains($0.key) }
     let rest = rows.filter { !excluded.contains($0.key) }
-    for block in retrying ? rest.map({ [$0] }) : [rest] { write(block) }
+    for block in retrying ? rest.map({ [$0] }) : blocks(rest) { write(block) }
     writeWaiting()
     refused += waiting
     orphans = findOrphans()
     if office.isHead, !orphans.isEmpty, repair() { orphans = findOrphans() }
+  }
+
+  /// A row of a batch that was cut may come again, as it is by now: the later one meets what the earlier one wrote.
+  private func blocks(_ rows: [TravellingRow]) -> [[TravellingRow]] {
+    var blocks: [[TravellingRow]] = [[]]
+    for row in rows {
+      if blocks[blocks.count - 1].contains(where: { $0.key == row.key }) { blocks.append([]) }
+      blocks[blocks.count - 1].append(row)
+    }
+    return blocks
   }
 
   // MARK: writing
@@ -105,7 +115,7 @@ final class ApplyAttempt {
       before = waiting.count
       let rows = waiting
       waiting = []
-      write(rows)
+      for block in blocks(rows) { write(block) }
     }
   }
 
@@ -190,7 +200,7 @@ final class ApplyAttempt {
 
   func finish() {
     office.database.inbox.log += entries
-    for row in refused {
+    for row in last(of: refused) {
       world.note("\(office.name) key \(row.key): refused, goes to quarantine")
       world.ledger.refused(row, local: office.database.rows[row.key])
       office.database.inbox.quarantine[peer, default: [:]][row.key] = Quarantined(row: row)
@@ -198,6 +208,16 @@ final class ApplyAttempt {
     refusedKeys = Set(refused.map(\.key))
     if !written.isEmpty || !deleted.isEmpty || !refused.isEmpty { office.process?.quarantine.rowsApplied() }
     world.checkConstraints(office)
+  }
+
+  /// Of a row that came twice the copy that has seen the other, else the first one.
+  private func last(of rows: [TravellingRow]) -> [TravellingRow] {
+    var kept: [Int: Int] = [:]
+    for (index, row) in rows.enumerated() {
+      if let other = kept[row.key], !row.state.vector.dominates(rows[other].state.vector) { continue }
+      kept[row.key] = index
+    }
+    return kept.values.sorted().map { rows[$0] }
   }
 
   private(set) var refusedKeys: Set<Int> = []

@@ -10,6 +10,26 @@ struct FeedPosition: Hashable {
   func isNew(_ transaction: Int) -> Bool { transaction >= next || inProgress.contains(transaction) }
 }
 
+/// Which rows pass first: those below `firstKeys`. Deletes of rows that others may refer to pass with the last of these.
+struct Ranks: Hashable {
+  private var firstKeys = 0
+  private var deletesLast = false
+
+  init() {}
+
+  init(_ scenario: Scenario, _ firstKeys: Int?) {
+    self.firstKeys = firstKeys ?? 0
+    deletesLast = scenario.constraints?.hasReferences ?? false
+  }
+
+  func rank(_ key: Int, isAlive: Bool) -> Int { key < firstKeys && (isAlive || !deletesLast) ? 1 : 0 }
+
+  /// Falling.
+  var all: [Int] { firstKeys > 0 ? [1, 0] : [0] }
+  var order: String { "\(firstKeys)" }
+  var code: UInt8 { UInt8(firstKeys) }
+}
+
 /// One office's stored copy of a row.
 struct Copy {
   var state: RowState<Int>
@@ -45,7 +65,10 @@ struct Database {
   var inbox = Inbox()
 
   /// The positions that batches led to.
-  var chain: [BatchReference: FeedPosition] = [.origin: .zero]
+  var chain: [BatchReference: RankedPosition<FeedPosition>] = [.origin: RankedPosition(.zero)]
+  /// Of each batch: on top of which one, and when its first part was read.
+  var records: [BatchReference: (previous: BatchReference, readAt: FeedPosition)] = [:]
+  var ranks = Ranks()
   var last: BatchReference = .origin
   var shown: Int64 = 0
   var session: SessionID?
@@ -63,8 +86,9 @@ struct Database {
   var told: Int64 = 0
   /// The oracle's: what the tombstones that went had seen.
   var forgotten: [Int: WriteSet] = [:]
-  /// Parts of unfinished batches; an unlogged table, emptied by a crash of the server.
-  var staged: [String: (batch: BatchReference, parts: [[TravellingRow]])] = [:]
+  /// Parts of unfinished batches, and where their sender goes on after each; an unlogged table, emptied by a crash of the
+  /// server.
+  var staged: [String: (batch: BatchReference, parts: [[TravellingRow]], cursors: [[UInt8]])] = [:]
 
   init(actor: ActorID, keys: Int) {
     self.actor = actor
@@ -76,11 +100,19 @@ struct Database {
   func isLocked(_ key: Int) -> Bool { open.contains { $0.rows[key] != nil } }
 
   /// The feed: rows touched since `position`, whole states.
-  func read(since position: FeedPosition, echoes: Bool) -> [TravellingRow] {
-    rows.indices.compactMap { key in
-      guard let copy = rows[key], position.isNew(copy.transaction), echoes || !copy.isEcho else { return nil }
+  func read(since position: RankedPosition<FeedPosition>, echoes: Bool) -> [TravellingRow] {
+    let position = position.under(ranks.order)
+    return rows.indices.compactMap { key in
+      guard let copy = rows[key] else { return nil }
+      let since = position.of(rank: ranks.rank(key, isAlive: copy.state.isAlive))
+      guard since.isNew(copy.transaction), echoes || !copy.isEcho else { return nil }
       return TravellingRow(key: key, state: copy.state, truth: copy.truth)
     }
+  }
+
+  /// The position that a batch led to; of one that is not known any more, the beginning.
+  func position(of reference: BatchReference) -> RankedPosition<FeedPosition> {
+    chain[reference] ?? RankedPosition(.zero)
   }
 
   mutating func beginHubTransaction() -> Int {
@@ -104,6 +136,7 @@ struct Database {
   mutating func prune(offices: [String]) {
     let low = offices.map { min(acknowledged[$0]?.number ?? 0, applied[$0] ?? .max) }.min() ?? 0
     chain = chain.filter { $0.key.number >= low || $0.key == .origin || $0.key == last }
+    records = records.filter { chain[$0.key] != nil }
   }
 
   mutating func crash() {

@@ -16,7 +16,7 @@ extension Office {
       database.rows[key] = Copy(
         state: row.state, truth: row.truth, transaction: transaction.id, isEcho: false)
     }
-    world.ledger.committed(transaction.writes)
+    world.ledger.committed(transaction.writes, together: world.scenario.company)
     world.note("\(name) commits \(transaction.id): writes \(transaction.writes)")
     world.checkConstraints(self)
   }

@@ -56,6 +56,7 @@ extension Office {
       session: headSession, receiver: office, standsAt: welcome.start, last: database.last)
     process.pace.receiverCame()
     self.process = process
+    forgetStaged(of: office, unlessIn: position.session)
     database.inbound[office] = position
     database.acknowledged[office] = welcome.start
     if let applied = database.applied[office] {
@@ -67,12 +68,27 @@ extension Office {
       }
       database.applied[office] = Horizon.greeted(applied: applied, start: welcome.start)
     }
-    send(.welcome(welcome), to: office, world)
+    let staged = hello.session == welcome.session ? stagedParts(of: office) : nil
+    send(.welcome(welcome, staged: staged), to: office, world)
   }
 
-  func welcomed(_ welcome: Handshake.Welcome, _ world: World) {
+  /// What is stored of an unfinished batch.
+  private func stagedParts(of office: String) -> StagedParts? {
+    database.staged[office].map { StagedParts(batch: $0.batch, count: $0.parts.count, cursor: $0.cursors.last ?? []) }
+  }
+
+  /// Numbers of batches of another session say nothing of what is stored.
+  private func forgetStaged(of office: String, unlessIn session: SessionID?) {
+    guard database.inbound[office]?.session != session else { return }
+    process?.assemblies[office] = nil
+    database.staged[office] = nil
+  }
+
+  func welcomed(_ welcome: Handshake.Welcome, staged: StagedParts?, _ world: World) {
     guard let process, process.greeting.awaited?.nonce == welcome.nonce else { return }
     if isForked(by: welcome, world) { return }
+    self.process?.stagedAtHead = staged
+    self.process?.headRecovers = welcome.recovers
     perform(
       process.greeting.welcomeArrived(welcome, inbound: streamOfHead, outbound: process.outbound), world)
   }
@@ -92,7 +108,8 @@ extension Office {
   private func adopt(_ adoption: Handshake.Adoption, _ world: World) {
     checkProgress(from: streamOfHead.position, to: adoption.inbound, world)
     if adoption.inbound.at < streamOfHead.position.at { (database.marks, database.told) = ([], 0) }
-    database.session = adoption.session
+    forgetStaged(of: Broker.headQueue, unlessIn: adoption.inbound.session)
+    database.session = adoption.storedSession
     database.inbound[Broker.headQueue] = adoption.inbound
     database.acknowledged[Broker.headQueue] = adoption.acknowledged
     database.last = adoption.last

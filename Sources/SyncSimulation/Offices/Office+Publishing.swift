@@ -22,24 +22,33 @@ extension Office {
     let position = database.snapshot
     let base = process.outbound.base
     let isResend = process.outbound.resendFrom != nil
-    let since = (isResend ? nil : process.lookedAt) ?? database.chain[base] ?? .zero
-    let rows = database.read(since: since, echoes: isResend)
+    let since = ((isResend ? nil : process.lookedAt) ?? database.position(of: base)).under(database.ranks.order)
+    var rows = database.read(since: since, echoes: isResend || since.echoes)
+    if !isHead, isResend, process.headRecovers != false {
+      // What head sent and this database refuses may be here alone.
+      rows += database.inbox.quarantine[Broker.headQueue, default: [:]].sorted { $0.key < $1.key }.map(\.value.row)
+        .filter {
+          // What is in conflict with a write of this office's is not put aside for it.
+          $0.state.vector.dominates(database.rows[$0.key]?.state.vector ?? VersionVector())
+        }
+    }
     if !rows.isEmpty && !isResend {
       let unacknowledged = process.outbound.unacknowledged
       guard process.pace.mayPublish(at: world.now, unacknowledged: unacknowledged) else { return false }
     }
     if !rows.isEmpty || isResend {
-      let next = scan(base, position, rows)
+      let slices = slices(of: rows, since: since, base: base, isResend: isResend, world)
+      let next = scan(base, slices)
       self.process?.scan = next
       return true
     }
-    self.process?.lookedAt = position
+    self.process?.lookedAt = RankedPosition(position)
     return foundNothing(position, world)
   }
 
-  private func scan(_ base: BatchReference, _ position: FeedPosition, _ rows: [TravellingRow]) -> Scan {
+  private func scan(_ base: BatchReference, _ slices: [Slice]) -> Scan {
     Scan(
-      base: base, adoptions: process?.outbound.adoptions ?? 0, position: position, rows: rows,
+      base: base, adoptions: process?.outbound.adoptions ?? 0, slices: slices,
       applied: isHead ? nil : Horizon.told(applied(of: Broker.headQueue), deletesWait: deletesWait))
   }
 
@@ -54,7 +63,7 @@ extension Office {
     switch action {
     case .beat(let asks): beat(asks: asks, world)
     case .emptyBatch:
-      let next = scan(process.outbound.base, position, [])
+      let next = scan(process.outbound.base, [Slice(position, [])])
       guard next.applied != nil else {
         self.process?.pace.postponedEmptyBatch(at: world.now)
         return false
@@ -73,36 +82,54 @@ extension Office {
   }
 
   private func record(_ world: World) {
-    guard let scan = process?.scan else { return }
+    guard var scan = process?.scan, let slice = scan.slices.first, let outbound = process?.outbound else { return }
     process?.scan = nil
+    if scan.isUnderWay, !outbound.goesOn(after: scan.base, adoptions: scan.adoptions) { return }
     let id = world.random.identifier()
-    guard let header = process?.outbound.nextHeader(id: id, after: scan.base, adoptions: scan.adoptions) else { return }
-    mark(scan)
-    database.chain[header.reference] = scan.position
+    guard
+      let header = outbound.nextHeader(
+        id: id, after: scan.base, adoptions: scan.adoptions, isSlice: !slice.position.isWhole)
+    else { return }
+    let applied = Slicing.told(scan.applied, isWhole: slice.position.isWhole)
+    mark(applied, after: scan.base)
+    database.chain[header.reference] = slice.position
+    database.records[header.reference] = (scan.base, slice.readAt)
     database.last = header.reference
+    if database.session == nil { database.session = header.session }
     process?.outbound.recorded(header)
     process?.lookedAt = nil
-    process?.pace.recordedBatch(at: world.now, applied: scan.applied?.reference)
-    world.note("\(name) records \(header.text), \(scan.rows.count) rows")
+    process?.pace.recordedBatch(at: world.now, applied: applied?.reference)
+    world.note("\(name) records \(header.text), \(slice.rows.count) rows")
     if dies(at: .recordedNotPublished, world) { return }
     writeHostRecord()
-    let parts = scan.rows.parts(of: world.scenario.partRows)
-    process?.publication = Publication(header: header, parts: parts, applied: scan.applied)
+    if slice.cut == nil || slice.stored > 0 { process?.stagedAtHead = nil }
+    if header.isSlice { world.slicesSent += 1 }
+    if slice.stored > 0 { world.resumed += 1 }
+    let parts = slice.rows.parts(of: world.scenario.partRows)
+    process?.publication = Publication(
+      header: header, parts: parts, applied: applied, stored: slice.stored, cut: slice.cut, cursor: slice.cursor)
+    scan.slices.removeFirst()
+    (scan.base, scan.isUnderWay) = (header.reference, true)
+    if !scan.slices.isEmpty { process?.scan = scan }
   }
 
   private func publishPart(_ world: World) {
-    guard let publication = process?.publication else { return }
+    guard var publication = process?.publication else { return }
     let isLast = publication.next == publication.parts.count - 1
+    let rows = publication.parts[publication.next]
+    // Rows that come again are behind the cursor; deletes are no part of it.
+    let last = rows.filter(\.state.isAlive).map(\.key).max() ?? -1
+    publication.cursor = publication.cursor.map { max($0, last + 1) }
+    let cursor = publication.cursor.map { [database.ranks.code, UInt8($0)] } ?? []
     send(
       .batch(
-        publication.header, part: publication.next, isLast: isLast,
-        rows: publication.parts[publication.next], applied: publication.applied), world)
+        publication.header, part: publication.stored + publication.next, isLast: isLast, rows: rows,
+        applied: publication.applied, Resuming(cursor: cursor, cut: publication.cut, stored: publication.stored)), world
+    )
     if dies(at: .publishedInPart, world) { return }
-    process?.publication?.next += 1
-    if isLast {
-      process?.publication = nil
-      process?.pace.published(at: world.now)
-    }
+    publication.next += 1
+    process?.publication = isLast ? nil : publication
+    if isLast { process?.pace.published(at: world.now) }
   }
 
   // MARK: windows
@@ -116,7 +143,7 @@ extension Office {
     var from = pull.resumed?.from ?? pull.at
     var after = pull.resumed.flatMap { $0.cursor.first } ?? 0
     if database.chain[from] == nil { (from, after) = (.origin, 0) }
-    let rows = database.read(since: database.chain[from] ?? .zero, echoes: true).filter { $0.key >= after }
+    let rows = database.read(since: database.position(of: from), echoes: true).filter { $0.key >= after }
     let given = Array(rows.prefix(world.scenario.windowRows))
     let parts = given.parts(of: world.scenario.windowPartRows)
     database.shown += 1
@@ -128,7 +155,8 @@ extension Office {
         .window(
           WindowHeader(
             session: session, token: pull.token, part: index, isLastPart: isLast, from: from,
-            cursor: [after], more: !isLast || given.count < rows.count, full: false, target: database.last),
+            cursor: [after], more: !isLast || given.count < rows.count, full: false, target: database.last,
+            settlesAfter: Int64(world.scenario.batchesOfScan) + 1),
           rows: part), to: branch, world)
     }
     return true

@@ -15,7 +15,7 @@ extension Office {
       let position = database.chain.first(where: { $0.key.number == horizon })?.value
     else { return }
     database.purged = horizon
-    forget(position, world)
+    forget(position.base, world)
     for office in world.offices { office.backups.removeAll { office.stands($0.database) < horizon } }
   }
 
@@ -49,10 +49,10 @@ extension Office {
 
   /// Branch: where it stood when it first says that it has applied so much. What head has of it is what the batch before
   /// told.
-  func mark(_ scan: Scan) {
-    guard !isHead, let applied = scan.applied?.reference.number else { return }
+  func mark(_ applied: AppliedPosition?, after base: BatchReference) {
+    guard !isHead, let applied = applied?.reference.number else { return }
     if Horizon.isMark(applied: applied, told: database.told) {
-      database.marks.append((applied, database.chain[scan.base] ?? .zero))
+      database.marks.append((applied, database.position(of: base).base))
     }
     database.told = applied
   }

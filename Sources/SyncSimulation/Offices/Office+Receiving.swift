@@ -17,10 +17,10 @@ extension Office {
     case .hello(let hello):
       welcome(hello, office, message.incarnation, world)
       conflictsArrived(message.entriesAt, at: office, greeting: true, world)
-    case .welcome(let welcome): welcomed(welcome, world)
+    case .welcome(let welcome, let staged): welcomed(welcome, staged: staged, world)
     case .rehello(let session): rehello(session, world)
-    case .batch(let header, let part, let isLast, let rows, let applied):
-      return batch(header, part, isLast, rows, applied, message.purged, office, world)
+    case .batch(let header, let part, let isLast, let rows, let applied, let resuming):
+      return batch(header, part, isLast, rows, applied, resuming, message.purged, office, world)
     case .acknowledgement(let position): acknowledged(position, office)
     case .beat(let session, let last, let applied, let asks):
       if let applied { acknowledged(applied, office) }
@@ -42,7 +42,7 @@ extension Office {
 
   private func batch(
     _ header: BatchHeader, _ part: Int, _ isLast: Bool, _ rows: [TravellingRow], _ applied: AppliedPosition?,
-    _ purged: Int64, _ office: String, _ world: World
+    _ resuming: Resuming, _ purged: Int64, _ office: String, _ world: World
   ) -> Fate {
     guard let stream = process?.inbound[office] else { return .done }
     let answer = stream.batchArrived(header)
@@ -53,15 +53,16 @@ extension Office {
     case .ignore: break
     case .pull: pull(office, world)
     case .apply(let next):
+      goOn(header.reference, resuming, at: part, office)
       let assembly = process?.assemblies[office] ?? PartAssembly()
       switch assembly.partArrived(of: header.reference, index: part, isLast: isLast) {
-      case .single: return apply(rows, next, applied, office, world)
-      case .stage(let reset): stage(rows, header.reference, part, reset: reset, office)
+      case .single: return apply(rows, next, applied, resuming.cut, office, world)
+      case .stage(let reset): stage(rows, header.reference, part, reset: reset, resuming.cursor, office)
       case .complete:
-        stage(rows, header.reference, part, reset: false, office)
+        stage(rows, header.reference, part, reset: false, resuming.cursor, office)
         if dies(at: .stagedNotApplied, world) { return .crashed }
-        return applyStaged(part + 1, next, applied, office, world)
-      case .applyStored(let parts): return applyStaged(parts, next, applied, office, world)
+        return applyStaged(part + 1, next, applied, resuming.cut, office, world)
+      case .applyStored(let parts): return applyStaged(parts, next, applied, resuming.cut, office, world)
       case .duplicate: break
       case .gap: if stream.awaited == nil { pull(office, world) }
       }
@@ -69,39 +70,52 @@ extension Office {
     return .done
   }
 
+  /// A new batch takes over what is stored of one that was cut.
+  private func goOn(_ batch: BatchReference, _ resuming: Resuming, at part: Int, _ office: String) {
+    guard let cut = resuming.cut,
+      process?.assemblies[office]?.continues(cut, after: resuming.stored, at: part) ?? false
+    else { return }
+    process?.assemblies[office]?.adopted(batch, count: part)
+    guard let staged = database.staged[office] else { return }
+    database.staged[office] = (batch, Array(staged.parts.prefix(part)), Array(staged.cursors.prefix(part)))
+  }
+
   private func stage(
-    _ rows: [TravellingRow], _ batch: BatchReference, _ part: Int, reset: Bool, _ office: String
+    _ rows: [TravellingRow], _ batch: BatchReference, _ part: Int, reset: Bool, _ cursor: [UInt8], _ office: String
   ) {
-    if reset { database.staged[office] = (batch, []) }
+    if reset { database.staged[office] = (batch, [], []) }
     database.staged[office]?.parts.append(rows)
+    database.staged[office]?.cursors.append(cursor)
     process?.assemblies[office, default: PartAssembly()].staged(batch, index: part)
   }
 
   /// A crash of the server empties the staging table, also while hub lives on.
   private func applyStaged(
-    _ parts: Int, _ next: InboundPosition, _ applied: AppliedPosition?, _ office: String, _ world: World
+    _ parts: Int, _ next: InboundPosition, _ applied: AppliedPosition?, _ cut: BatchReference?, _ office: String,
+    _ world: World
   ) -> Fate {
     guard let staged = database.staged[office], staged.parts.count == parts else {
       process?.assemblies[office]?.reset()
       pull(office, world)
       return .done
     }
-    return apply(staged.parts.flatMap { $0 }, next, applied, office, world)
+    return apply(staged.parts.flatMap { $0 }, next, applied, cut, office, world)
   }
 
   private func apply(
-    _ rows: [TravellingRow], _ next: InboundPosition, _ applied: AppliedPosition?, _ office: String,
-    _ world: World
+    _ rows: [TravellingRow], _ next: InboundPosition, _ applied: AppliedPosition?, _ cut: BatchReference?,
+    _ office: String, _ world: World
   ) -> Fate {
     guard apply(rows, from: office, world) else { return .givenWay }
+    let keepsStaged = process?.assemblies[office]?.outlives(next.at, resumes: cut) ?? false
     database.inbound[office] = next
-    database.staged[office] = nil
+    if !keepsStaged { database.staged[office] = nil }
     world.checkWhole(self)
     if dies(at: .appliedNotAcknowledged, world) { return .crashed }
     process?.inbound[office]?.committed(next)
     if process?.reception.applied(from: office) ?? false { recovered(office, world) }
     forgetAnswered(office)
-    process?.assemblies[office]?.reset()
+    if !keepsStaged { process?.assemblies[office]?.reset() }
     if isHead, let applied {
       acknowledged(applied, office)
       noteApplied(applied, office)
@@ -169,6 +183,8 @@ extension Office {
       process?.pulls[office] = pull
       return
     }
+    // What head said that it has may be what it misses now.
+    process?.stagedAtHead = nil
     let isKnown = database.chain[pull.at] != nil
     switch process?.outbound.pullArrived(at: pull.at, from: office, known: isKnown) {
     case .beat: process?.pace.beatWanted(at: world.now)

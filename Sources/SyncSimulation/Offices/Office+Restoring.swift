@@ -61,10 +61,10 @@ extension Office {
       if isHead {
         database.recovery.began(with: world.branches.map(\.name))
         for name in database.applied.keys { database.applied[name] = 0 }
-        let position = database.chain[database.last]
+        let position = database.position(of: database.last).base
         database.last = database.last.afterFork(
           at: Int64(world.now / .milliseconds(1)), id: Int64(truncatingIfNeeded: database.actor.rawValue))
-        database.chain[database.last] = position
+        database.chain[database.last] = RankedPosition(position)
       }
     }
     writeHostRecord()
@@ -97,7 +97,7 @@ extension Office {
   func recovered(_ office: String, _ world: World) {
     world.note("\(name) has recovered from \(office)")
     if let recovery = process?.reception.recovery { database.recovery = recovery }
-    world.recoveredThrough = database.last.following(by: 1)
+    world.recoveredThrough = database.last.following(by: Int64(world.scenario.batchesOfScan))
   }
 }
 
@@ -129,7 +129,12 @@ extension World {
   /// Head lacks something that only others have, or this branch has not passed what it made meanwhile.
   func isRecovering(_ office: Office) -> Bool {
     guard !head.database.recovery.isRecovering else { return true }
-    return !office.isHead && office.database.inbound.values.contains { $0.at.number <= recoveredThrough }
+    return !office.isHead
+      && office.database.inbound.values.contains { position in
+        !head.database.chain.contains { batch, led in
+          led.isWhole && batch.number > recoveredThrough && batch.number <= position.at.number
+        }
+      }
   }
 
   /// Puts a backup back, lets applications write before hub starts, or waits.
@@ -153,6 +158,8 @@ extension World {
     if what != .database { office.boot = drawStart() }
     office.server = drawStart()
     restores += 1
+    // What people let go of since the backup is there again.
+    if office.isHead { ledger.discarded = [] }
     // A head from before a branch greeted believes what that one had told earlier. Deletes are remembered for longer than
     // it takes to greet anew.
     for other in office.isHead ? branches : [office] { other.isPutBack = true }
@@ -175,7 +182,10 @@ extension World {
       for copy in database.rows { if let copy { kept.formUnion(copy.truth) } }
       for truth in database.forgotten.values { kept.formUnion(truth) }
     }
-    for copy in old.rows { copy?.truth.visit { if !kept.contains($0) { ledger.lost($0) } } }
+    // What is only in quarantine elsewhere comes back unless it is in conflict there by then.
+    for truth in old.rows.compactMap({ $0?.truth }) + old.inbox.quarantined.map(\.row.truth) {
+      truth.visit { if !kept.contains($0) { ledger.lost($0) } }
+    }
   }
 
   /// A head that went back does not let a branch go before it has everything again.

@@ -4,10 +4,27 @@ import SyncCore
 struct Scan {
   var base: BatchReference
   var adoptions: Int
-  var position: FeedPosition
-  var rows: [TravellingRow]
+  /// It becomes these batches, one on top of the other.
+  var slices: [Slice]
   /// What this office had applied when the rows were read.
   var applied: AppliedPosition?
+  /// The first of its batches is recorded.
+  var isUnderWay = false
+}
+
+/// One batch of a scan.
+struct Slice {
+  var rows: [TravellingRow]
+  /// Where it leads.
+  var position: RankedPosition<FeedPosition>
+  /// Of its first part.
+  var readAt: FeedPosition
+  /// Parts that the receiver has of it, from a batch that was cut.
+  var stored = 0
+  /// What the receiver has of this batch is of use, now or later.
+  var cut: BatchReference?
+  /// Rows that live come by their keys, from this one on; nil: they come as they are.
+  var cursor: Int?
 }
 
 /// A recorded batch on its way to the broker, part by part.
@@ -16,6 +33,9 @@ struct Publication {
   var parts: [[TravellingRow]]
   var next = 0
   var applied: AppliedPosition?
+  var stored: Int
+  var cut: BatchReference?
+  var cursor: Int?
 }
 
 /// What hub holds in memory: the machines of SyncCore, rebuilt from the database at every start.
@@ -28,7 +48,7 @@ struct Process {
   var scan: Scan?
   var publication: Publication?
   /// A look found nothing up to here.
-  var lookedAt: FeedPosition?
+  var lookedAt: RankedPosition<FeedPosition>?
   var lineage = Lineage.continued
 
   var quarantine = QuarantineMachine()
@@ -37,6 +57,10 @@ struct Process {
   var restates = RestateMachine()
   var greeting = GreetingMachine()
   var helloReminder = Reminder()
+  /// What head said that it has of a batch that was cut.
+  var stagedAtHead: StagedParts?
+  /// What head said of itself; nil: nothing yet.
+  var headRecovers: Bool?
 
   // head
   /// What of the conflict log goes to each branch.

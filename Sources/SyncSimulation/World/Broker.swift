@@ -19,12 +19,22 @@ struct Pull {
   var resumed: CatchUp?
 }
 
+/// How a batch is gone on with when it is cut.
+struct Resuming {
+  /// Where its sender goes on after this part; empty: nowhere.
+  var cursor: [UInt8] = []
+  /// What is stored of this batch is of use.
+  var cut: BatchReference?
+  /// So many parts of it are this batch's first ones.
+  var stored = 0
+}
+
 /// The messages of `envelope.proto` that delivery consists of.
 enum Payload {
   case hello(Handshake.Hello)
-  case welcome(Handshake.Welcome)
+  case welcome(Handshake.Welcome, staged: StagedParts?)
   case rehello(SessionID)
-  case batch(BatchHeader, part: Int, isLast: Bool, rows: [TravellingRow], applied: AppliedPosition?)
+  case batch(BatchHeader, part: Int, isLast: Bool, rows: [TravellingRow], applied: AppliedPosition?, Resuming)
   case acknowledgement(AppliedPosition)
   case beat(session: SessionID, last: BatchReference, applied: AppliedPosition?, asks: Bool)
   case pull(Pull)
@@ -49,7 +59,7 @@ struct Message {
   var session: SessionID? {
     switch payload {
     case .hello, .welcome, .rehello, .pull, .conflicts, .restate, .restated: nil
-    case .batch(let header, _, _, _, _): header.session
+    case .batch(let header, _, _, _, _, _): header.session
     case .acknowledgement(let position): position.session
     case .beat(let session, _, _, _): session
     case .window(let header, _): header.session
@@ -80,7 +90,7 @@ struct Broker {
     purged: Int64 = 0
   ) {
     serial += 1
-    if case .batch(_, _, _, let rows, _) = payload {
+    if case .batch(_, _, _, let rows, _, _) = payload {
       batchesSent += 1
       if !rows.isEmpty { batchesWithRowsSent += 1 }
     } else {

@@ -18,6 +18,9 @@ struct Scenario: Sendable {
   var windowPartRows: Int
   /// Tombstones go. Few rows are counted there: those that were keep theirs.
   var purges = false
+  /// Rows below these keys pass first, if there is too much for one part; of several, sometimes below one and sometimes
+  /// below another.
+  var firstKeys: [Int] = []
   var queueMessagesMax: Int
   var faults: [Fault]
   var steps: Int
@@ -66,4 +69,21 @@ struct Scenario: Sendable {
     keys = max(3, keys)
     if policy.granularity == .columns { registers = 3 }
   }
+
+  /// Rows refer to rows with lower keys: what is referred to passes no later. In a circle all pass together.
+  mutating func rank(_ random: inout SplitMix64) {
+    guard keys > 1, constraints?.hasCircles != true, random.chance(50) else { return }
+    firstKeys = [random.int(1...keys - 1)]
+    if random.chance(30) { firstKeys.append(random.int(0...keys - 1)) }
+  }
+
+  /// Rows of one transaction arrive together if these are the same. What is referred to passes early while it lives, and late
+  /// when it is deleted by then.
+  func company(of key: Int) -> [Int] {
+    let isReferredTo = constraints?.hasReferences ?? false
+    return firstKeys.map { key >= $0 ? -1 : isReferredTo ? key : -2 }
+  }
+
+  /// Batches that one scan of the feed can become.
+  var batchesOfScan: Int { firstKeys.isEmpty ? 1 : 2 }
 }

@@ -32,10 +32,13 @@ extension Payload {
   var summary: String {
     switch self {
     case .hello(let hello): "hello at \(hello.at.text) last \(hello.last.text)"
-    case .welcome(let welcome): "welcome have \(welcome.have.text) start \(welcome.start.text)"
+    case .welcome(let welcome, let staged):
+      "welcome have \(welcome.have.text) start \(welcome.start.text)"
+        + (staged.map { " staged \($0.count) of \($0.batch.text)" } ?? "")
     case .rehello: "rehello"
-    case .batch(let header, let part, let isLast, let rows, _):
-      "batch \(header.text) part \(part)\(isLast ? " last" : "") keys \(rows.map(\.key))"
+    case .batch(let header, let part, let isLast, let rows, _, let resuming):
+      "batch \(header.text) part \(part)\(isLast ? " last" : "")\(header.isSlice ? " slice" : "") keys \(rows.map(\.key))"
+        + (resuming.cut.map { " resumes \($0.text)" } ?? "")
     case .acknowledgement(let position): "acknowledgement \(position.reference.text)"
     case .beat(_, let last, _, let asks): "beat \(last.text)\(asks ? " asks" : "")"
     case .pull(let pull): "pull at \(pull.at.text) \(pull.resumed.map { "resumes \($0.cursor)" } ?? "")"

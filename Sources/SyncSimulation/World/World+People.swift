@@ -14,6 +14,8 @@ extension World {
     let waiting = office.database.inbox.quarantined
     guard !waiting.isEmpty else { return }
     let (peer, row) = random.pick(waiting)
+    // A head that goes back forgets that it answered, before the branch has the row.
+    if !office.isHead, scenario.faults.contains(.restore) { return }
     if random.chance(40) {
       office.edit(row.key, from: peer, self)
     } else {
@@ -30,6 +32,10 @@ extension World {
       for (peer, row) in waiting {
         if random.chance(40) { head.edit(row.key, from: peer, self) } else { head.discard(row.key, from: peer, self) }
       }
+      // What a head that went back had sent is no news to it; only the branch's own people end that.
+      for branch in branches where restores > 0 {
+        for (peer, row) in branch.database.inbox.quarantined { branch.discard(row.key, from: peer, self) }
+      }
       rest()
     }
     if ledger.violation == nil {
@@ -44,6 +50,9 @@ extension World {
     guard ledger.violation == nil, !log.isEmpty else { return }
     let id = random.int(0...log.count - 1)
     let side: Side = random.chance(50) ? .local : .incoming
+    // A delete that head has forgotten, and a branch not yet, meets the row that is kept as any other write would.
+    let key = log[id].key
+    if head.database.rows[key] == nil, branches.contains(where: { $0.database.rows[key] != nil }) { return }
     guard head.resolve(id, keep: side, force: true, self) != .refused else { return }
     let conflict = log[id].conflict.conflict
     let kept = conflict.row(of: side)

@@ -90,15 +90,18 @@ extension World {
         return "\(branch.name) stands at \(position.at), not at head's last"
       }
       if !branch.hasSentEverything { return "\(branch.name) has rows to send" }
-      let held = branch.database.held.keys.filter { !isVisiblyDifferent($0, branch) }
-      if !held.isEmpty { return "\(branch.name) holds \(held.sorted())" }
+      let held = branch.database.held.filter { key, writes in
+        // What was lost meanwhile is waited for no more.
+        !isVisiblyDifferent(key, branch) && !ledger.covers(writes, branch.database.rows[key]?.truth ?? WriteSet())
+      }
+      if !held.isEmpty { return "\(branch.name) holds \(held.keys.sorted())" }
       if !branch.database.inbox.restates.isEmpty { return "\(branch.name) waits for what it asked for again" }
       if let difference = logDifference(branch) { return difference }
       if process.greeting.awaited != nil { return "\(branch.name) waits for a welcome" }
       if let difference = difference(branch) { return difference }
     }
     let unread = head.database.read(
-      since: head.database.chain[head.database.last] ?? .zero, echoes: false)
+      since: head.database.position(of: head.database.last), echoes: false)
     return unread.isEmpty ? nil : "head has rows to send"
   }
 
@@ -117,7 +120,10 @@ extension World {
 
   /// What was refused is listed at one of the two.
   private func isVisiblyDifferent(_ key: Int, _ branch: Office) -> Bool {
-    head.database.inbox.quarantine[branch.name]?[key] != nil || branch.database.inbox.isQuarantined(key)
+    let (here, there) = (branch.database.inbox, head.database.inbox)
+    // What a head that went back had sent to the branch may wait at head as another branch's.
+    return there.quarantine[branch.name]?[key] != nil || here.isQuarantined(key)
+      || restores > 0 && there.isQuarantined(key)
   }
 
   private func checkStamps() {

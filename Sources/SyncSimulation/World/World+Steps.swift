@@ -32,6 +32,7 @@ extension World {
     }
     if scenario.hasPeople, random.chance(5) { personActs(office) }
     if scenario.faults.contains(.restore) { disaster() }
+    if scenario.firstKeys.count > 1, ranking.chance(3) { rankAnew(office) }
     if scenario.purges, disasters.chance(30) { (disasters.chance(50) ? head : disasters.pick(offices)).purge(self) }
     for branch in branches where branch.isLeaving { leaveIfDone(branch) }
   }
@@ -42,6 +43,12 @@ extension World {
     let index = random.int(0...office.database.open.count - 1)
     for _ in 0..<random.int(1...2) { office.write(random.int(0...scenario.keys - 1), in: index, self) }
     if !scenario.faults.contains(.locks) { office.end(index, commits: random.chance(85), self) }
+  }
+
+  /// Other rows pass first from now on; each office hears of it when it does.
+  private func rankAnew(_ office: Office) {
+    office.database.ranks = Ranks(scenario, ranking.pick(scenario.firstKeys))
+    note("\(office.name) ranks \(office.database.ranks)")
   }
 
   private func deliverSome(to office: Office) {

@@ -5,6 +5,8 @@ final class World {
   let scenario: Scenario
   var random: SplitMix64
   var disasters: SplitMix64
+  /// Which rows pass first.
+  var ranking: SplitMix64
   var broker: Broker
   var ledger = Ledger()
   var now: Duration = .zero
@@ -15,6 +17,9 @@ final class World {
   /// Databases that were put back.
   var restores = 0
   var tombstonesPurged = 0
+  /// Batches that left rows for a later one, and that went on with one that was cut.
+  var slicesSent = 0
+  var resumed = 0
   /// Batches of head up to this number were made while it recovered: of a transaction that one branch gave back in part,
   /// because it held a row, the rest may come from another.
   var recoveredThrough: Int64 = -1
@@ -25,11 +30,14 @@ final class World {
   init(seed: Int, traces: Bool) {
     random = SplitMix64(seed: seed)
     var scenario = Scenario(&random)
-    // Of a generator of its own: a schedule without restored databases is what it was before there were any.
+    // Of generators of their own: a schedule without restored databases is what it was before there were any.
     disasters = SplitMix64(seed: seed &* 31 &+ 17)
-    // Quarantine and the conflict log are as old as their database; what they come to then is not looked at.
-    if scenario.constraints == nil, !scenario.hasPeople, disasters.chance(90) { scenario.faults.append(.restore) }
+    var refusing = SplitMix64(seed: seed &* 71 &+ 97)
+    let refusesNothing = scenario.constraints == nil && !scenario.hasPeople
+    if refusesNothing ? disasters.chance(90) : refusing.chance(30) { scenario.faults.append(.restore) }
     scenario.purges = disasters.chance(50)
+    ranking = SplitMix64(seed: seed &* 53 &+ 29)
+    scenario.rank(&ranking)
     self.scenario = scenario
     broker = Broker(messagesMax: scenario.queueMessagesMax)
     if traces { trace = ["\(scenario)"] }
@@ -37,6 +45,7 @@ final class World {
       name: Broker.headQueue, isHead: true, actor: ActorID(rawValue: random.identifier()),
       keys: scenario.keys,
       clockError: .zero)
+    head.database.ranks = Ranks(scenario, scenario.firstKeys.first)
     head.start(self)
     for _ in 0..<scenario.branches { join() }
   }
@@ -63,6 +72,7 @@ final class World {
     head.database.applied[branch.name] = 0
     // From now on it holds the horizon; what is forgotten has no copy anywhere.
     branch.database.forgotten = head.database.forgotten
+    branch.database.ranks = head.database.ranks
     branches.append(branch)
     note("\(branch.name) joins")
     branch.start(self)
@@ -125,6 +135,6 @@ extension Office {
     guard let process, process.outbound.isAcknowledged(by: Broker.headQueue), process.publication == nil,
       process.scan == nil, process.outbound.resendFrom == nil
     else { return false }
-    return database.read(since: database.chain[database.last] ?? .zero, echoes: false).isEmpty
+    return database.read(since: database.position(of: database.last), echoes: false).isEmpty
   }
 }

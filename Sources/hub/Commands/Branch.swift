@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import HubDashboard
 import HubEngine
 import Logging
 import PostgresStore
@@ -14,14 +15,17 @@ struct Run: AsyncParsableCommand {
   @OptionGroup var options: DatabaseOptions
   @OptionGroup var broker: BrokerOptions
   @OptionGroup var daemon: DaemonOptions
-  @Option(help: "Address of the dashboard.") var http: String?
+  @Option(
+    help: ArgumentHelp(
+      "Serve /metrics (for Prometheus) and /healthz at this address.",
+      discussion: "A port alone is this machine only, 0.0.0.0:PORT everybody. No login, and no secrets either.",
+      valueName: "address")) var http: String?
   @Option(help: "Head: days that a deleted row is remembered after every branch has the delete.")
   var keepDeleted = 7.0
   @Option(help: "Connect only between these hours, local time, 01:00-03:00; several times for several windows.")
   var window: [String] = []
 
   func run() async throws {
-    if http != nil { throw notYet("--http") }
     guard (0...36_500).contains(keepDeleted) else {
       throw HubError(.usage, "--keep-deleted \(keepDeleted) is no number of days", hint: "use 0 to 36500")
     }
@@ -43,9 +47,20 @@ struct Run: AsyncParsableCommand {
     let office = OfficeDaemon(options: served, broker: broker, daemon: daemon, service: service, logger: logger)
     var quiet = logger
     quiet.logLevel = .error
+    var services: [ServiceGroupConfiguration.ServiceConfiguration] = []
+    if let http {
+      guard let address = ListenAddress(http) else {
+        throw HubError(.usage, "--http \(http) is no address", hint: "write it as 9464 or 0.0.0.0:9464")
+      }
+      let monitoring = try await Monitoring(listeningAt: address, served)
+      logger.notice("metrics and health", metadata: ["hub.http": "http://\(monitoring.server.address)"])
+      // Begun first, ended last.
+      services.append(.init(service: monitoring))
+    }
+    services.append(.init(service: office, successTerminationBehavior: .gracefullyShutdownGroup))
     let group = ServiceGroup(
       configuration: .init(
-        services: [.init(service: office, successTerminationBehavior: .gracefullyShutdownGroup)],
+        services: services,
         gracefulShutdownSignals: [.sigterm, .sigint], logger: quiet))
     try await group.run()
   }
@@ -76,11 +91,16 @@ struct OfficeDaemon: Service {
     try await SelfJoin.run(options, broker, daemon, logger)
     var isStandby = false
     var wasReached = false
+    var isUpgraded = false
     while !Task.isCancelled {
       do {
+        if !isUpgraded {
+          try options.transaction { _ in wasReached = true }
+          try upgradeSchema(options) { logger.notice("\($0)") }
+          isUpgraded = true
+        }
         let runner = try await OfficeRunner(
           database: options, broker: broker, daemon: daemon, service: service, logger: logger)
-        wasReached = true
         guard try await runner.lock() else {
           if !isStandby { logger.notice("another hub serves this office: waiting as a hot standby") }
           isStandby = true

@@ -12,6 +12,8 @@ struct Doctor: AsyncParsableCommand {
   @OptionGroup var options: DatabaseOptions
   @OptionGroup var broker: BrokerOptions
   @OptionGroup var daemon: DaemonOptions
+  @Flag(help: "First bring the schema of an earlier hub to this version; hub run does, too, if its role owns it.")
+  var upgrade = false
 
   struct Finding {
     var check: String
@@ -21,20 +23,23 @@ struct Doctor: AsyncParsableCommand {
   }
 
   func run() async throws {
+    if upgrade { try upgradeSchema(options) { printError("note: \($0)") } }
     let session = try options.session()
     var findings: [Finding]
     var stored: String?
+    var queueType = "classic"
     var role: OfficeIdentity?
     do {
       findings = try DatabaseCheckup.run(session).map {
         Finding(check: $0.check, isGood: $0.isGood, text: $0.text, mend: $0.mend)
       }
       stored = try HeadSetup.setting(session, "broker")
+      queueType = try HeadSetup.setting(session, "queue_type") ?? queueType
       role = try? PostgresStore.readOffice(session)
     } catch let error as PostgresError {
       throw error.asHubError
     }
-    findings.append(await checkBroker(stored: stored, office: role))
+    findings.append(await checkBroker(stored: stored, queueType: queueType, office: role))
     findings.append(checkState())
     if options.json {
       let list = findings.map {
@@ -55,22 +60,27 @@ struct Doctor: AsyncParsableCommand {
     }
   }
 
-  private func checkBroker(stored: String?, office: OfficeIdentity?) async -> Finding {
+  private func checkBroker(stored: String?, queueType: String, office: OfficeIdentity?) async -> Finding {
+    func finding(_ isGood: Bool, _ text: String, mend: String? = nil) -> Finding {
+      Finding(check: "broker", isGood: isGood, text: text, mend: mend)
+    }
     do {
       let transport = try makeTransport(
-        broker, stored: stored, name: "hub doctor", queueType: "classic",
+        broker, stored: stored, name: "hub doctor", queueType: queueType,
         logger: Logger(label: "hub") { _ in SwiftLogNoOpLogHandler() })
-      let session = try await transport.open(
-        office?.role == .branch ? .branch(office: office?.name ?? "") : .head(offices: []))
-      await session.close()
-      return Finding(check: "broker", isGood: true, text: "reached, logged in, queue there", mend: nil)
-    } catch let error as TransportError {
-      if error.kind == .queueInUse {
-        return Finding(check: "broker", isGood: true, text: "reached; the daemon holds the queue", mend: nil)
+      let facts = try await transport.look(
+        at: office.map { $0.role == .branch ? .branch(office: $0.name) : .head(offices: []) })
+      let queue = facts.queue.map { queue in
+        let type = queue.type.map { "\($0.rawValue) " } ?? ""
+        let difference = queue.difference.map { "; not as hub would declare it, but kept: \($0)" } ?? ""
+        return ", \(type)queue \(queue.name): \(queue.messages) messages, \(queue.consumers) readers\(difference)"
       }
-      return Finding(check: "broker", isGood: false, text: error.message, mend: error.asHubError.hint)
+      return finding(
+        facts.isSupported, "\(facts.product) \(facts.version)\(queue ?? "")", mend: "hub needs RabbitMQ 3.10 or later")
+    } catch let error as TransportError {
+      return finding(false, error.message, mend: error.asHubError.hint)
     } catch {
-      return Finding(check: "broker", isGood: false, text: "\(error)", mend: "pass --broker URL")
+      return finding(false, "\(error)", mend: "pass --broker URL")
     }
   }
 
@@ -83,4 +93,10 @@ struct Doctor: AsyncParsableCommand {
       return Finding(check: "state directory", isGood: false, text: error.message, mend: error.hint)
     }
   }
+}
+
+/// Tells what it did, if anything.
+func upgradeSchema(_ options: DatabaseOptions, tell: (String) -> Void) throws {
+  guard let version = try options.transaction({ try Migrations.upgrade($0) }) else { return }
+  tell("the hub schema was of version \(version), it is of version \(Migrations.latest) now")
 }

@@ -115,8 +115,7 @@ struct Health: ParsableCommand {
 
   func run() throws {
     let status = try options.transaction { try OfficeStatus.read($0) }
-    let state = status.office.isJoined || status.state == "stopped" ? status.state : "joining"
-    let isHealthy = state == "running" || state == "paused"
+    let (isHealthy, state) = status.health
     if options.json {
       print(JSONValue.fields(["healthy": .bool(isHealthy), "state": .string(state)]))
     } else if isHealthy {

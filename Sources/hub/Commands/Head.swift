@@ -85,10 +85,12 @@ struct Track: ParsableCommand {
   @Option(help: "A key column that holds the office's name.") var originColumn: String?
   @Option(help: "stride: sequences step so that offices never draw the same; as-is.") var keys = "stride"
   @Option(help: "Of writes against the direction: refuse or ignore.") var foreignWrites = "refuse"
-  @Option(help: "Higher passes first on a thin link.") var priority: Int?
+  @Option(parsing: .unconditional, help: "Higher passes first on a thin link: -1000 to 1000.") var priority = 0
 
   func run() throws {
-    if priority != nil { throw notYet("--priority") }
+    guard (-1000...1000).contains(priority) else {
+      throw HubError(.usage, "--priority \(priority) is out of range", hint: "use -1000 to 1000; 0 is usual")
+    }
     var tracking = TrackingOptions()
     tracking.direction = direction
     tracking.merge = merge
@@ -98,6 +100,7 @@ struct Track: ParsableCommand {
     tracking.originColumn = originColumn
     tracking.keys = keys
     tracking.foreignWrites = foreignWrites
+    tracking.priority = priority
     let warnings = try options.transaction { session in
       _ = try HeadSetup.requireHead(session, for: "track")
       return try HeadSetup.track(session, table, tracking)
@@ -143,16 +146,17 @@ struct Tables: ParsableCommand {
           "on_delete": .string(table.options.onDelete), "keys": .string(table.options.keys),
           "foreign_writes": .string(table.options.foreignWrites),
           "counters": .array(table.options.counters.map { .string($0) }),
+          "priority": .integer(Int64(table.options.priority)),
         ])
       }
       return print(JSONValue.array(list))
     }
     printTable(
-      ["TABLE", "DIRECTION", "MERGE", "ON CONFLICT", "ON DELETE", "KEYS", "COUNTERS"],
+      ["TABLE", "DIRECTION", "PRIORITY", "MERGE", "ON CONFLICT", "ON DELETE", "KEYS", "COUNTERS"],
       tables.map {
         [
-          $0.name, $0.options.direction, $0.options.merge, $0.options.onConflict, $0.options.onDelete,
-          $0.options.keys, $0.options.counters.joined(separator: ", "),
+          $0.name, $0.options.direction, String($0.options.priority), $0.options.merge, $0.options.onConflict,
+          $0.options.onDelete, $0.options.keys, $0.options.counters.joined(separator: ", "),
         ]
       })
   }

@@ -49,6 +49,24 @@ struct HandshakeTests {
     #expect(adoption.inbound.at == reference(5) && adoption.last == reference(4))
   }
 
+  /// Believed: that the session is stored with the welcome does no harm. A branch that ended before it had given back what
+  /// head lost went on under that session when it started, and head took its next batch for all that it had lost.
+  @Test func aSessionIsStoredWhenWhatHeadLostIsRecorded() {
+    let greeting = greeted(inbound: inbound(at: 3), outbound: outbound(last: 2))
+    for recovers in [false, true] {
+      var answer = welcome(have: 2, start: 3, last: 3, session: SessionID(rawValue: 9))
+      answer.recovers = recovers
+      let action = greeting.welcomeArrived(answer, inbound: inbound(at: 3), outbound: outbound(last: 2))
+      guard case .adopt(let adoption) = action else {
+        Issue.record("not adopted")
+        return
+      }
+      #expect(adoption.session == SessionID(rawValue: 9))
+      #expect(adoption.storedSession == (recovers ? nil : SessionID(rawValue: 9)))
+      #expect(adoption.resendFrom == (recovers ? reference(2) : nil))
+    }
+  }
+
   @Test func whatHeadLacksIsSentAgain() {
     let greeting = greeted(inbound: inbound(at: 3), outbound: outbound(last: 4))
     let action = greeting.welcomeArrived(

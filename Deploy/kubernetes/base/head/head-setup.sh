@@ -2,7 +2,15 @@
 # Makes a database the head office, tracks tables and lets branches join with the secret that they have too. Run again
 # it does what is missing. HUB_TRACK: TABLE:DIRECTION …; more options: `hub track` by hand.
 set -eu
-hub init --queue-type "${HUB_QUEUE_TYPE:-classic}"
+# A database or a broker that is starting is waited for here: who restarts this waits longer each time. Not a mistake in
+# what hub was told (2).
+left=60
+until hub init --queue-type "${HUB_QUEUE_TYPE:-classic}"; do
+  [ $? -ne 2 ] || exit 2
+  left=$((left - 1))
+  [ "$left" -gt 0 ]
+  sleep 2
+done
 tracked=$(hub tables --json)
 for entry in ${HUB_TRACK:-}; do
   table=${entry%:*}
