@@ -15,8 +15,10 @@ package struct Exposition: Sendable {
   package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
 
   package private(set) var text = ""
+  /// On every sample, before its own.
+  private let labels: [(name: String, value: String)]
 
-  package init() {}
+  package init(_ labels: [(name: String, value: String)] = []) { self.labels = labels }
 
   /// A value that goes up and down, of several things; without any it is left out: unknown is not zero.
   package mutating func gauge(_ name: String, _ help: String, _ samples: [Sample]) {
@@ -41,8 +43,8 @@ package struct Exposition: Sendable {
     guard !samples.isEmpty else { return }
     text += "# HELP \(name) \(help.escaped(quotes: false))\n# TYPE \(name) \(kind)\n"
     for sample in samples {
-      let labels = sample.labels.map { "\($0.name)=\"\($0.value.escaped(quotes: true))\"" }.joined(separator: ",")
-      text += "\(name)\(labels.isEmpty ? "" : "{\(labels)}") \(Self.number(sample.value))\n"
+      let all = (labels + sample.labels).map { "\($0.name)=\"\($0.value.escaped(quotes: true))\"" }
+      text += "\(name)\(all.isEmpty ? "" : "{\(all.joined(separator: ","))}") \(Self.number(sample.value))\n"
     }
   }
 

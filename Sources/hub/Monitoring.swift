@@ -14,7 +14,9 @@ struct Monitoring: Service {
       listeningAt: address,
       pages: [
         "/metrics": {
-          PageServer.Page(contentType: Exposition.contentType, OfficeMetrics.text(try? await source.status()))
+          let status = try? await source.status()
+          return PageServer.Page(
+            contentType: Exposition.contentType, OfficeMetrics.text(status, of: await source.office))
         },
         "/healthz": {
           do {
@@ -40,6 +42,8 @@ private actor StatusSource {
   private let connection: PostgresConnection
   private var latest: (at: ContinuousClock.Instant, outcome: Result<OfficeStatus, HubError>)?
   private var isReading = false
+  /// The office's name, once it is known: it stays known while the database is away.
+  private(set) var office: String?
 
   init(url: String) { connection = PostgresConnection(url: url, name: "hub monitor") }
 
@@ -66,25 +70,22 @@ private actor StatusSource {
     } catch {
       outcome = .failure(error)
     }
+    if case .success(let status) = outcome { office = status.office.name }
     latest = (.now, outcome)
     isReading = false
   }
 }
 
-/// An office's facts as metrics. Names follow https://prometheus.io/docs/practices/naming/: base units, `_total` counts.
+/// An office's facts as metrics, each with the office's name: one monitor may watch many. Names follow
+/// https://prometheus.io/docs/practices/naming/: base units, `_total` counts.
 enum OfficeMetrics {
-  static func text(_ status: OfficeStatus?) -> String {
-    var page = Exposition()
+  static func text(_ status: OfficeStatus?, of office: String?) -> String {
+    var page = Exposition(office.map { [("office", $0)] } ?? [])
     page.gauge("hub_database_up", "Whether the office's database answers and holds an office.", status != nil)
     guard let status else { return page.text }
     page.gauge(
       "hub_info", "This office.",
-      [
-        .init(
-          [
-            ("office", status.office.name), ("role", status.office.role.rawValue), ("version", Hub.version),
-          ], 1)
-      ])
+      [.init([("role", status.office.role.rawValue), ("version", Hub.version)], 1)])
     page.gauge("hub_healthy", "Whether hub health would say so.", status.health.isHealthy)
     page.gauge("hub_running", "Whether a hub serves this office.", status.state != "stopped")
     page.gauge("hub_paused", "Whether hub pause was said.", status.office.isPaused)

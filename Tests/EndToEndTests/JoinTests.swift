@@ -128,10 +128,6 @@ extension EndToEnd {
         refused(try head.hub("invite", "c", "--uses", "3"), code: 2, mentions: ["--reusable"], "uses of one token")
         refused(try head.hub("invite", "--reusable"), code: 2, mentions: ["name"], "a token for nobody")
         refused(try head.hub("invite", "nobody", "--revoke"), code: 1, mentions: ["--list"], "nothing to revoke")
-        // What is not built yet.
-        for command in [["run", "--http", "127.0.0.1:0"]] {
-          refused(try head.hub(command), code: 2, mentions: ["not in this version"], command[0])
-        }
       }
     }
 

@@ -24,6 +24,17 @@ struct ExpositionTests {
         """)
   }
 
+  @Test("labels of the page stand on every sample, before its own")
+  func labelsOfThePage() {
+    var page = Exposition([("office", "head")])
+    page.gauge("a", "A.", true)
+    page.gauge("b", "B.", [.init([("branch", "north")], 2)])
+    #expect(
+      page.text.split(separator: "\n").filter { !$0.hasPrefix("#") } == [
+        #"a{office="head"} 1"#, #"b{office="head",branch="north"} 2"#,
+      ])
+  }
+
   @Test("what is unknown is left out")
   func unknown() {
     var page = Exposition()
