@@ -84,7 +84,7 @@ extension EndToEnd {
         let socket = directory.split(separator: "/").map { "%2F" + $0 }.joined()
         let text = "postgresql://\(url.user ?? "")@\(socket):6432\(url.path)"
         try until(20, "the pooler listens: \(pooler.errorText)") {
-          try head.hub("doctor", "--database", text).errors.contains("pooler")
+          try head.hub("doctor", "--database", text).errors.contains("a connection pooler")
         }
         let before = try head.connect().number("SELECT count(*) FROM hub.request")
         for command in [["doctor"], ["status"], ["track", "shared"], ["run"], ["sync"], ["invite", "z"]] {
