@@ -5,7 +5,7 @@ set -eu
 # A database or a broker that is starting is waited for here: who restarts this waits longer each time. Not a mistake in
 # what hub was told (2).
 left=60
-until hub init --queue-type "${HUB_QUEUE_TYPE:-classic}"; do
+until hub init ${HUB_QUEUE_TYPE:+--queue-type "$HUB_QUEUE_TYPE"}; do
   [ $? -ne 2 ] || exit 2
   left=$((left - 1))
   [ "$left" -gt 0 ]

@@ -4,8 +4,8 @@ import Logging
 import PostgresStore
 
 /// Which of several databases a replica serves, when all replicas are started alike: a URL with `{n}` stands for the
-/// databases 1, 2, 3 … of one server. Each `hub run` takes the first that no other has taken, and its number goes into
-/// a file of the container's own, so that other commands there find it.
+/// databases 1, 2, 3 … of one server. Each `hub run` takes the first that no other has taken and that head has not
+/// removed, and its number goes into a file of the container's own, so that other commands there find it.
 ///
 /// The choice is a convenience: that one hub serves an office is what the office's own lock ensures.
 struct DatabasePlace {
@@ -45,7 +45,8 @@ struct DatabasePlace {
         return nil
       }
       let taken = try session.query("SELECT pg_try_advisory_lock(\(lock.0)::int, \(lock.1)::int)")
-      guard taken.bool(0, 0) else { continue }
+      // Of an office that head let go nothing is expected.
+      guard taken.bool(0, 0), try !HeadSetup.isRemoved(session) else { continue }
       try write(number)
       logger.notice("took a database", metadata: ["hub.database": "\(number)"])
       return DatabasePlace(url: url, session: session)

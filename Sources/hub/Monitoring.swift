@@ -87,7 +87,7 @@ enum OfficeMetrics {
       "hub_info", "This office.",
       [.init([("role", status.office.role.rawValue), ("version", Hub.version)], 1)])
     page.gauge("hub_healthy", "Whether hub health would say so.", status.health.isHealthy)
-    page.gauge("hub_running", "Whether a hub serves this office.", status.state != "stopped")
+    page.gauge("hub_running", "Whether a hub serves this office.", status.isServed)
     page.gauge("hub_paused", "Whether hub pause was said.", status.office.isPaused)
     page.gauge("hub_broker_connected", "Whether the hub that serves is connected to the broker.", status.isConnected)
     page.gauge("hub_broker_blocked", "Whether an alarm at the broker holds back what is sent.", status.isBlocked)

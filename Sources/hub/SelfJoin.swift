@@ -8,24 +8,27 @@ import SyncWire
 /// holds the invitation: `HUB_JOIN_TOKEN`, what `hub invite` printed; or `HUB_JOIN_SECRET`, the secret that head was
 /// given by `hub invite PREFIX --reusable --secret-file`, with `HUB_OFFICE_NAME` and `HUB_BROKER_URL`.
 enum SelfJoin {
-  /// Returns when the database is a member; waits for head, the broker and the database as long as it takes.
+  /// Returns when the database is a member; waits for head, the broker and the database as long as it takes. Whether
+  /// there is an invitation.
   static func run(
     _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ logger: Logger
-  ) async throws {
-    guard let (token, name) = try invitation(broker) else { return }
+  ) async throws -> Bool {
+    guard let (token, name) = try invitation(broker) else { return false }
     let join = BranchJoin(
       token: token, name: name, options: options, broker: broker, daemon: daemon,
       existing: try setting("HUB_JOIN_EXISTING") ?? "refuse", logger: logger)
     var told = ""
     while try await !isMember(options, logger, &told) {
       do {
-        return try await join.run()
+        try await join.run()
+        return true
       } catch let error as HubError {
         guard error.isTransient || error.code == .timedOut || error.code == .conflict else { throw error }
         logger.notice("not a member yet: trying again", metadata: ["hub.error": "\(error)"])
         try await Task.sleep(for: .seconds(1))
       }
     }
+    return true
   }
 
   /// nil: this office was not invited; it is one already, or somebody makes it one by `hub join`.

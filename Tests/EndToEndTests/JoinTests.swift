@@ -180,6 +180,18 @@ extension EndToEnd {
       }
     }
 
+    @Test("hub init with another address for the broker keeps the type of the queues")
+    func initKeepsTheQueueType() throws {
+      try Company.with(branches: 1, schema: "SELECT 1", tracks: [], run: false, joined: false) { company in
+        let fresh = company["a"]
+        let url = try Broker.url(Broker.takeVirtualHost())
+        try fresh.must("init", "--broker", url, "--queue-type", "quorum")
+        try fresh.must("init", "--broker", url.replacingOccurrences(of: "127.0.0.1", with: "localhost"))
+        #expect(try fresh.must("doctor").output.contains("quorum queue hub.head"))
+        #expect(try fresh.connect().value("SELECT value FROM hub.setting WHERE name = 'queue_type'") == "quorum")
+      }
+    }
+
     @Test("join waits for head's daemon, exit 3, and works when repeated")
     func joinWaitsForHead() throws {
       try Company.with(branches: 1, schema: Shop.schema, tracks: Shop.tracks, run: false, joined: false) { company in

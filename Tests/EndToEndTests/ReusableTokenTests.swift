@@ -88,12 +88,38 @@ extension EndToEnd {
         #expect(try second.wait(60) == 1)
         #expect(second.errorLines.last?.contains("there is an office branch-0 already") == true, "\(second.errorText)")
         try head.must("remove", "branch-0")
-        #expect(try again.wait(60) == 1)
+        // Whoever started it would start it again and again: it stays, and says what it is.
+        try until(60, "it knows: \(again.errorText)") { try a.status()["state"] as? String == "removed" }
+        let health = try a.hub("health")
+        #expect(health.code == 1 && health.errors.contains("hub leave"), "\(health)")
+        #expect(try a.hub("health", "--local").code == 0)
+        // Started anew it is the same.
+        again.signal(SIGTERM)
+        #expect(try again.wait(20) == 0)
+        let idle = try a.launch(["run"], as: "idle", with: environment)
+        defer { idle.murder() }
+        try until(20, "it says so: \(idle.errorText)") { idle.errorText.contains("head has removed this office") }
         let third = try b.launch(["run"], as: "third", with: environment)
         defer { third.murder() }
         try until(60, "it takes the name: \(third.errorText)") { try b.hub("health").code == 0 }
         try head.run("INSERT INTO stock VALUES ('for the new one', 1, 'x')")
         try company.settle(Self.tables, offices: [head, b])
+
+        // Offline it is well on its own side of the line.
+        try b.must("pause")
+        #expect(try b.hub("health", "--local").code == 0)
+        try b.must("resume")
+
+        // With hub out of its database, and its name free, the first joins anew.
+        third.signal(SIGTERM)
+        #expect(try third.wait(20) == 0)
+        #expect(try b.hub("health", "--local").code == 1)
+        try head.must("remove", "branch-0")
+        try a.run("TRUNCATE stock")
+        try a.must("leave")
+        try until(60, "it joins anew: \(idle.errorText)") { try a.hub("health").code == 0 }
+        try a.run("INSERT INTO stock VALUES ('anew', 1, 'x')")
+        try company.settle(Self.tables, offices: [head, a])
       }
     }
 
@@ -133,6 +159,16 @@ extension EndToEnd {
         try company.head.run("INSERT INTO stock VALUES ('for all', 1, 'x')")
         try company.settle(Self.tables, offices: [company.head, one, two])
         #expect(try company.head.connect().number("SELECT count(*) FROM hub.peer") == 2)
+        // An office that head let go is left out: a replica that starts afterwards takes the other one.
+        try company.head.must("remove", "branch-1")
+        try until(60, "one knows") { try one.status()["state"] as? String == "removed" }
+        for program in running.dropFirst() {
+          program.signal(SIGTERM)
+          #expect(try program.wait(20) == 0, "\(program.errorText)")
+        }
+        let last = try one.launch(["run"], as: "replica-4", with: try environment(1))
+        running.append(last)
+        try until(60, "it serves the other: \(last.errorText)") { try health(1).line == "branch-2 running" }
       }
     }
   }

@@ -70,6 +70,11 @@ compose_scenario() {
   compose exec -T branch bash -c 'exec 3<>/dev/tcp/broker/5671' || fail "a branch does not reach the broker"
 
   began=$(now_ms)
+  changes_secrets
+  in_step 3 "the broker's account and certificate changed"
+  did "$began" "the old account is of no use any more"
+
+  began=$(now_ms)
   compose --profile monitoring up -d --no-build --no-deps prometheus >"$WORK/monitoring.log" 2>&1 ||
     { tail -n 20 "$WORK/monitoring.log" >&2; fail "the monitoring profile"; }
   until_true 120 "Prometheus knows head, its three branches and the broker" monitored 3
@@ -90,6 +95,26 @@ compose_scenario() {
   in_step 3 "down and up again"
   ((KEEP)) || compose --profile monitoring down -v -t 20 >/dev/null 2>&1
   say "compose: all passed"
+}
+
+# As the README says.
+changes_secrets() {
+  local password old
+  password=$(random_word) old=$(<"$WORK/secrets/broker-url")
+  compose exec -T broker rabbitmqctl -q add_user hub2 "$password"
+  compose exec -T broker rabbitmqctl -q set_permissions hub2 '.*' '.*' '.*'
+  printf 'amqps://hub2:%s@broker:5671\n' "$password" >"$WORK/secrets/broker-url"
+  {
+    compose up -d --no-build --no-deps --force-recreate head-setup head
+    compose up -d --no-build --no-deps --force-recreate --scale branch=3 branch
+  } >"$WORK/secrets.log" 2>&1 || { tail -n 20 "$WORK/secrets.log" >&2; fail "up with another account"; }
+  until_true 120 "three branches with another account" active 3
+  compose exec -T broker rabbitmqctl -q delete_user hub
+  if head_hub doctor --broker "$old" | grep -q '^ok    broker'; then fail "the old account is still of use"; fi
+  rm "$WORK/secrets/broker.pem" "$WORK/secrets/broker.key"
+  "$ROOT/Scripts/secrets" "$WORK/secrets" >/dev/null
+  compose restart -t 60 broker >/dev/null 2>&1
+  edit rotated 3
 }
 
 # asked QUERY: whether Prometheus has a sample for it.

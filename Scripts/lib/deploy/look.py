@@ -163,7 +163,7 @@ def main():
         print(operators_pods(pathlib.Path(sys.argv[2])))
         return 0
     root = pathlib.Path(sys.argv[1])
-    files = sorted([root / "compose.yaml", *(root / "compose").glob("*.yaml")])
+    files = sorted([root / "compose.yaml", root / "compose" / "head.yaml", root / "compose" / "branch.yaml"])
     manifests = sorted(p for p in (root / "kubernetes" / "base").rglob("*.yaml") if p.name != "kustomization.yaml")
     for path in files:
         look_at_compose(path)

@@ -22,7 +22,7 @@ package_scenario() {
   docker cp "$id:/usr/local/bin/hub" "$WORK/hub" >/dev/null
   docker rm "$id" >/dev/null
   "$ROOT/Scripts/package" --binary "$WORK/hub" >"$WORK/package.log" || { cat "$WORK/package.log" >&2; fail "no package"; }
-  package=$(echo "$ROOT"/.build-package/hub_*.deb)
+  package=$(echo "$ROOT"/.build-package/hub-sync_*.deb)
   mkdir -p "$WORK/deb"
   cp "$package" "$WORK/deb/hub.deb"
   cp "$ROOT/Scripts/lib/deploy/in-package.sh" "$WORK/deb/"

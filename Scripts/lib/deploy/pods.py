@@ -187,7 +187,7 @@ class Cluster:
         self.counts = self.directory / "replicas.json"
 
     def replicas(self):
-        counts = {w["metadata"]["name"]: w["spec"]["replicas"] for w in self.workloads()}
+        counts = {w["metadata"]["name"]: w["spec"].get("replicas", 1) for w in self.workloads()}
         if self.counts.exists():
             counts.update(json.loads(self.counts.read_text()))
         return counts

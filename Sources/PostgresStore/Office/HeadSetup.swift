@@ -102,6 +102,9 @@ package enum HeadSetup {
     return rows.count == 0 ? nil : rows.string(0, 0)
   }
 
+  /// Whether head let this branch go, which keeps what hub made here until `hub leave`.
+  package static func isRemoved(_ session: Session) throws -> Bool { try setting(session, "removed") != nil }
+
   /// What the daemon's role needs, short of superuser (PostgreSQL 15 can grant the one setting that asks for it).
   private static func grant(_ session: Session, to role: String) throws {
     let role = quotedName(role)

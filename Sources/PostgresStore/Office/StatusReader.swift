@@ -20,6 +20,7 @@ package struct OfficeStatus: Sendable {
   }
 
   package var office: OfficeIdentity
+  /// `running`, `paused`, `offline`, `stopped`; `removed`: a branch that head let go.
   package var state: String
   package var isConnected: Bool
   package var isBlocked: Bool
@@ -62,6 +63,7 @@ package struct OfficeStatus: Sendable {
         (SELECT extract(epoch FROM now() - min(applied_snapshot_at)) FROM hub.peer WHERE state = 'active'),
         EXISTS (SELECT FROM hub.peer WHERE catch_from_number IS NOT NULL OR unsettled_until IS NOT NULL)
       """)
+    let unserved = try HeadSetup.isRemoved(session) ? "removed" : "stopped"
     let traffic = try Traffic.read(session)
     let branches = try peers(session, tables, traffic, isHead: isHead)
     let isConnected = runs && daemon.bool(0, 1)
@@ -69,7 +71,7 @@ package struct OfficeStatus: Sendable {
     let slowest = members.max { $0.pending < $1.pending }
     return OfficeStatus(
       office: office,
-      state: !runs ? "stopped" : office.isPaused ? "paused" : isConnected ? "running" : "offline",
+      state: !runs ? unserved : office.isPaused ? "paused" : isConnected ? "running" : "offline",
       isConnected: isConnected, isBlocked: runs && daemon.bool(0, 2), brokerError: runs ? daemon.string(0, 3) : nil,
       note: runs ? daemon.string(0, 4) : nil, backlog: slowest?.backlog ?? Backlog(),
       secondsLeft: isConnected ? Self.secondsLeft(members) : nil, traffic: traffic,
@@ -121,11 +123,18 @@ package struct OfficeStatus: Sendable {
     }
   }
 
+  /// Whether a hub serves this office.
+  package var isServed: Bool { state != "stopped" && state != "removed" }
+
   /// Whether the hub that serves runs and is connected, and the state to name.
   package var health: (isHealthy: Bool, state: String) {
-    let state = office.isJoined || self.state == "stopped" ? self.state : "joining"
+    let state = office.isJoined || !isServed ? self.state : "joining"
     return (state == "running" || state == "paused", state)
   }
+
+  /// Whether all is well on this side of the line: a branch may be offline for most of its day, and of one that head let
+  /// go nothing is expected.
+  package var isWellLocally: Bool { office.isJoined && state != "stopped" }
 
   /// Of a catch-up.
   package var incomingSecondsLeft: Double? { isConnected && isCatchingUp ? traffic.incomingSecondsLeft : nil }

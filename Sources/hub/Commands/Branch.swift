@@ -88,7 +88,7 @@ struct OfficeDaemon: Service {
     _ options: DatabaseOptions, _ broker: BrokerOptions, _ daemon: DaemonOptions, _ service: ServiceOptions,
     _ logger: Logger
   ) async throws {
-    try await SelfJoin.run(options, broker, daemon, logger)
+    let joinsByItself = try await SelfJoin.run(options, broker, daemon, logger)
     var isStandby = false
     var wasReached = false
     var isUpgraded = false
@@ -98,6 +98,13 @@ struct OfficeDaemon: Service {
           try options.transaction { _ in wasReached = true }
           try upgradeSchema(options) { logger.notice("\($0)") }
           isUpgraded = true
+        }
+        // Whatever started it would start it again: it says so, and waits for what becomes of this database.
+        if joinsByItself, try options.transaction({ try HeadSetup.isRemoved($0) }) {
+          logger.warning("head has removed this office: hub leave takes hub out of this database, or joins it anew")
+          try await untilLeft(options)
+          logger.notice("hub is out of this database")
+          return try await serve(options, broker, daemon, service, logger)
         }
         let runner = try await OfficeRunner(
           database: options, broker: broker, daemon: daemon, service: service, logger: logger)
@@ -121,10 +128,11 @@ struct OfficeDaemon: Service {
           try await runner.service.serve()
         } catch let error {
           // Kept, so that hub leave does not wait for a head that answers no more.
-          if await runner.service.hasDeparted {
-            try options.transaction { try HeadSetup.set($0, "removed", "true") }
-          }
-          throw error
+          guard await runner.service.hasDeparted else { throw error }
+          try options.transaction { try HeadSetup.set($0, "removed", "true") }
+          guard joinsByItself else { throw error }
+          await runner.store.close()
+          continue
         }
         await runner.store.close()
         if Task.isCancelled { logger.notice("stopped", metadata: ["hub.office": "\(runner.identity.name)"]) }
@@ -134,6 +142,20 @@ struct OfficeDaemon: Service {
         logger.warning("database", metadata: ["hub.error": "\(error)"])
         try await Task.sleep(for: .seconds(1))
       }
+    }
+  }
+}
+
+extension OfficeDaemon {
+  /// Returns when the database is no office any more.
+  private static func untilLeft(_ options: DatabaseOptions) async throws {
+    while true {
+      do {
+        if try options.transaction({ try Migrations.version($0) == nil }) { return }
+      } catch let error as HubError {
+        guard error.isTransient else { throw error }
+      }
+      try await Task.sleep(for: .seconds(2))
     }
   }
 }
@@ -151,7 +173,7 @@ struct Leave: AsyncParsableCommand {
     let (office, runs, isRemoved) = try options.transaction { session in
       (
         try PostgresStore.readOffice(session), try Requests.daemonRuns(session),
-        try HeadSetup.setting(session, "removed") != nil
+        try HeadSetup.isRemoved(session)
       )
     }
     guard office.role == .branch else {

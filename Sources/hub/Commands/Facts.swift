@@ -112,10 +112,12 @@ private func setPaused(_ paused: Bool, _ options: DatabaseOptions) throws {
 struct Health: ParsableCommand {
   static let configuration = CommandConfiguration(abstract: "Exit 0 when the daemon runs and is connected, else 1.")
   @OptionGroup var options: DatabaseOptions
+  @Flag(help: "Exit 0 as well while the broker is out of reach, and of a branch that head removed.") var local = false
 
   func run() throws {
     let status = try options.transaction { try OfficeStatus.read($0) }
-    let (isHealthy, state) = status.health
+    var (isHealthy, state) = status.health
+    if local { isHealthy = status.isWellLocally }
     if options.json {
       print(JSONValue.fields(["healthy": .bool(isHealthy), "state": .string(state)]))
     } else if isHealthy {
@@ -124,7 +126,9 @@ struct Health: ParsableCommand {
     guard isHealthy else {
       throw HubError(
         .notReady, "\(status.office.name) is \(state)",
-        hint: status.state == "stopped" ? "start hub run" : status.brokerError ?? "look at hub status")
+        hint: status.state == "removed"
+          ? "hub leave takes hub out of this database"
+          : status.state == "stopped" ? "start hub run" : status.brokerError ?? "look at hub status")
     }
   }
 }

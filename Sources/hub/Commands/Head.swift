@@ -14,23 +14,25 @@ struct Init: AsyncParsableCommand {
   @OptionGroup var options: DatabaseOptions
   @OptionGroup var broker: BrokerOptions
   @Option(help: "The head office's name.") var office = "head"
-  @Option(help: "classic, or quorum on a RabbitMQ cluster.") var queueType = "classic"
+  @Option(help: "classic, or quorum on a RabbitMQ cluster; classic unless said before.") var queueType: String?
   @Option(help: "Grant the role of the daemon what it needs.") var daemonRole: String?
   @Flag(help: "Accept a server with fsync off: for trials only.") var allowUnsafeDatabase = false
 
   func run() async throws {
     try checkName(office)
-    guard ["classic", "quorum"].contains(queueType) else {
+    if let queueType, !["classic", "quorum"].contains(queueType) {
       throw HubError(.usage, "no such queue type: \(queueType)", hint: "use classic or quorum")
     }
     let url = try broker.url(stored: nil)
     // The database is checked, then the broker, and only then anything is kept.
-    try HeadSetup.checkServer(try options.session(), allowsUnsafe: allowUnsafeDatabase)
+    let session = try options.session()
+    try HeadSetup.checkServer(session, allowsUnsafe: allowUnsafeDatabase)
+    let queueType = try queueType ?? HeadSetup.setting(session, "queue_type") ?? "classic"
     let transport = try makeTransport(
       broker, stored: nil, name: "hub init", queueType: queueType, logger: Logger(label: "hub"))
-    try initialise(url, isRehearsal: true)
+    try initialise(url, queueType, isRehearsal: true)
     try await declare(offices: [], options, transport)
-    try initialise(url, isRehearsal: false)
+    try initialise(url, queueType, isRehearsal: false)
     print(
       options.json
         ? JSONValue.fields(["office": .string(office), "role": .string("head")]).description
@@ -42,7 +44,7 @@ extension Init {
   private struct Rehearsed: Error {}
 
   /// A rehearsal is rolled back: it says what would be refused before the broker is touched.
-  private func initialise(_ url: String, isRehearsal: Bool) throws {
+  private func initialise(_ url: String, _ queueType: String, isRehearsal: Bool) throws {
     do {
       try options.transaction { session in
         try HeadSetup.initialise(
