@@ -6,6 +6,7 @@ claims (local directories, which a node gives the owner that a pod's fsGroup ask
 import json
 import pathlib
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -51,6 +52,13 @@ class Names:
         self.process = subprocess.Popen(
             ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--user=root", "--pid-file",
              "--bind-interfaces", f"--listen-address={address}", f"--addn-hosts={self.file}", "--local=/cluster.local/"])
+        # Before it listens SIGHUP ends it.
+        while self.process.poll() is None:
+            try:
+                socket.create_connection((address, 53), timeout=1).close()
+                return
+            except OSError:
+                time.sleep(0.05)
 
     def refresh(self, server):
         if self.process.poll() is not None:

@@ -2,13 +2,13 @@
 # Deploy/compose/head.yaml and branch.yaml as two sites that meet at a broker elsewhere. Needs common.sh, engine.sh,
 # offices.sh; WORK is a directory.
 
-# at SITE COMMAND...: compose of one site. The broker's is the demo's, alone.
+# at SITE COMMAND...: compose of one site. The broker's is the demo's, alone. ALSO: a file beside the site's own.
 at() {
   local site=$1 file=compose/$1.yaml port=15432
   shift
   case $site in branch) port=15433 ;; broker) file=compose.yaml ;; esac
   SECRETS=$WORK/$site POSTGRES_PORT=$port HUB_TRACK=${TRACK:-} \
-    docker compose -p "hub-test-$site" -f "$ROOT/Deploy/$file" "$@"
+    docker compose -p "hub-test-$site" -f "$ROOT/Deploy/$file" ${ALSO:+-f "$ROOT/Deploy/$ALSO"} "$@"
 }
 
 sites_down() {
@@ -66,7 +66,20 @@ sites_scenario() {
   until_true 90 "the branch knows that it is offline" offline
   let_out branch
   in_step 1 "offline and back"
+
+  local password
+  password=$(random_word)
+  at broker exec -T broker rabbitmqctl -q add_user north "$password"
+  at broker exec -T broker rabbitmqctl -q set_permissions north '.*' '.*' '.*'
+  printf 'amqps://north:%s@%s:5671\n' "$password" "$name" >"$WORK/branch/broker-url"
+  ALSO=compose/branch-broker.yaml at branch up -d --force-recreate branch >"$WORK/up.log" 2>&1 ||
+    { tail -n 20 "$WORK/up.log" >&2; fail "another account"; }
+  until_true 60 "the branch has an account of its own" connected north
+  edit account 1
+  in_step 1 "an account of the branch's own, by branch-broker.yaml"
   say "sites: all passed"
 }
 
+# connected ACCOUNT: to the broker.
+connected() { at broker exec -T broker rabbitmqctl -q list_connections user | grep -qx "$1"; }
 offline() { ! at branch exec -T branch hub health; }
