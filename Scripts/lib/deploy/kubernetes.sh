@@ -167,6 +167,10 @@ scales() {
   [[ $(head_sql "SELECT count(*) FROM hub.peer") == 5 ]] || fail "scaling made other offices of them"
 }
 
+uid_of() { of get pod "$1" -o 'jsonpath={.metadata.uid}'; }
+# another_than UID POD: under the name of the one that goes.
+another_than() { local now; now=$(uid_of "$2") && [[ $now && $now != "$1" ]]; }
+
 loses_pods() {
   local before node began
   before=$(serving)
@@ -184,7 +188,9 @@ loses_pods() {
   edit crashed 5
   in_step 5 "head's hub killed with -9"
 
+  before=$(uid_of branch-1)
   vanish branch-1
+  until_true 180 "there is another pod" another_than "$before" branch-1
   until_true 180 "its database is back" branch_sql 2 "SELECT 1"
   edit branch 5
   in_step 5 "a branch's pod deleted"
@@ -192,8 +198,9 @@ loses_pods() {
   until_true 180 "its database is back" branch_sql 3 "SELECT 1"
   edit database 5
   in_step 5 "a branch's database killed with -9"
+  before=$(uid_of head-db-0)
   of delete pod head-db-0 --wait=false >/dev/null
-  sleep 1
+  until_true 180 "there is another pod" another_than "$before" head-db-0
   until_true 180 "its database is back" head_sql "SELECT 1"
   edit head-db 5
   in_step 5 "head's database moved to another pod"
