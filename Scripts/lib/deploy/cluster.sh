@@ -97,6 +97,19 @@ import json, sys
 queues = [q for q in json.load(sys.stdin) if q["type"] == "quorum"]
 sys.exit(len(queues) < 3 or any(len(q["online"]) != 3 or len(q["members"]) != 3 for q in queues))'
 }
+# node_signal N SIGNAL: to the whole node, and whatever it started.
+node_signal() {
+  local pid
+  read -r pid _ <"$SERVERS/node$1/run/broker.pid"
+  kill -"$2" -- "-$(ps -o pgid= -p "$pid" | tr -d ' ')"
+}
+# The node with the most connections.
+busiest() {
+  local n
+  for n in "${NODES[@]}"; do
+    printf '%s %s\n' "$(ss -Htn state established "sport = :$(<"$SERVERS/node$n/broker/port")" | wc -l)" "$n"
+  done | sort -n | tail -n 1 | cut -d ' ' -f 2
+}
 arrived() { [[ $(sql "$1" "SELECT count(*) FROM $2") == 1 ]]; }
 
 # passes WORD: what is written now, while that happens, arrives at both branches and at head.
@@ -118,10 +131,10 @@ cluster_scenario() {
   began=$(now_ms)
   servers_begin
   on_exit cluster_down
-  offices_up head north south
+  offices_up head north south west
   head_hub() { at head hub "$@"; }
   head_sql() { sql head "$1"; }
-  branch_sql() { case $1 in 1) sql north "$2" ;; 2) sql south "$2" ;; esac; }
+  branch_sql() { case $1 in 1) sql north "$2" ;; 2) sql south "$2" ;; 3) sql west "$2" ;; esac; }
   until_true 60 "three nodes are one cluster" members 1 3
   at head psql -Xq -v ON_ERROR_STOP=1 -f "$ROOT/Deploy/compose/demo.sql"
   (
@@ -142,13 +155,34 @@ cluster_scenario() {
     for_node "$n" end_process "$SERVERS/node$n/run/broker.pid" KILL
     passes "without-$n" || fail "with node $n killed not everything passes"
     did "$began" "node $n killed while all write: everything passes without it"
+    if ((n == 2)); then
+      began=$(now_ms)
+      branch_joins west
+      until_true 120 "west has what was written" arrived west "catalogue WHERE sku = 'without-2'" || fail "west gets nothing"
+      did "$began" "a third branch joined meanwhile"
+    fi
     for_node "$n" broker_start
     until_true 120 "three nodes again" members 1 3
     until_true 120 "node $n has caught up" copies_online 1
   done
+  # As when a node's network is cut: nothing is refused, nothing answers.
+  began=$(now_ms)
+  n=$(busiest)
+  node_signal "$n" STOP
+  passes "cut-off-$n" || fail "with node $n cut off not everything passes"
+  did "$began" "node $n, which most are connected to, cut off while all write: everything passes without it"
+  node_signal "$n" CONT
+  until_true 180 "node $n is back" copies_online $((n % 3 + 1))
+
   : >"$SERVERS/quiet"
   for n in "${load[@]}"; do wait "$n" || fail "an application's statement failed"; done
-  in_step 2 "quiet"
+  in_step 3 "quiet"
+  # Its sales stay at head, which are the branches' together.
+  sql west "INSERT INTO sale (sku, qty) VALUES ('mug', 1)"
+  sales=1
+  hub_stop west
+  at west hub leave >>"$SERVERS/west.log" 2>&1 || fail "west could not leave"
+  [[ $(sql west "SELECT count(*) FROM pg_namespace WHERE nspname = 'hub'") == 0 ]] || fail "hub is left at west"
   for office in north south; do
     sales=$((sales + $(<"$SERVERS/$office.commits")))
   done
