@@ -7,6 +7,7 @@
 #   postgres_url NAME [DATABASE]  libpq URL over TCP      postgres_socket_url: over its private socket
 #   broker_up                     a node                   broker_url: its AMQP URL
 #   server_ctl NAME start|stop|restart|kill               `broker` is a name too
+#   server_ctl NAME standby|remove                        a streaming standby NAME-standby of that cluster; takes one away
 #
 # A cluster NAME lives in SERVERS/NAME: data, socket, log, port. The broker lives in SERVERS/broker, whose `env` is for
 # rabbitmqctl (source it in a subshell: it changes HOME).
@@ -160,6 +161,27 @@ postgres_kill() {
   rm -f "$SERVERS/$1/data/postmaster.pid" "$SERVERS/$1/socket/".s.*.lock
 }
 
+# postgres_standby PRIMARY: a streaming standby PRIMARY-standby, on the primary's port of 127.0.0.2, so that a URL may name both.
+postgres_standby() {
+  local primary=$1 name=$1-standby dir=$SERVERS/$1-standby
+  mkdir "$dir"
+  cp -- "$SERVERS/$primary/port" "$dir/port"
+  (umask 077 && postgres_password "$primary" >"$dir/password")
+  if ((EUID == 0)); then chown -R postgres: "$dir"; fi
+  chmod 700 "$dir"
+  as_server mkdir "$dir/socket"
+  as_server "$(postgres_bin)/pg_basebackup" -d "$(postgres_url "$primary")" -D "$dir/data" -c fast -X stream -R --no-sync
+  printf "listen_addresses = '127.0.0.2'\nunix_socket_directories = '%s'\n" "$dir/socket" |
+    as_server tee -a "$dir/data/postgresql.conf" >/dev/null
+  postgres_start "$name" || { tail -n 20 "$dir/log" >&2; return 1; }
+  server_script "$name"
+}
+
+postgres_remove() {
+  end_process "$SERVERS/run/postgres-$1.pid" QUIT 20
+  rm -rf -- "${SERVERS:?}/$1" "$SERVERS/ctl/$1"
+}
+
 postgres_password() { as_server cat "$SERVERS/$1/password"; }
 postgres_url() {
   printf 'postgresql://admin:%s@127.0.0.1:%s/%s' "$(postgres_password "$1")" "$(cat "$SERVERS/$1/port")" "${2:-postgres}"
@@ -274,7 +296,9 @@ server_ctl() {
     stop) if [[ $name == broker ]]; then end_process "$file" TERM 30; else end_process "$file" INT 30; fi ;;
     restart) server_ctl "$name" stop && server_ctl "$name" start ;;
     kill) if [[ $name == broker ]]; then end_process "$file" KILL; else postgres_kill "$name"; fi ;;
-    *) usage_error "start, stop, restart or kill, not '${2:-}'" ;;
+    standby) postgres_standby "$name" ;;
+    remove) postgres_remove "$name" ;;
+    *) usage_error "start, stop, restart, kill, standby or remove, not '${2:-}'" ;;
   esac
 }
 

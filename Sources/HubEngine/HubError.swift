@@ -28,13 +28,13 @@ package struct HubError: Error, Sendable, CustomStringConvertible {
     return String(line.map { $0 == "\n" ? " " : $0 })
   }
 
-  /// 0 done, 1 failed, 2 usage, 3 timed out with work left.
   /// The connection is gone, not only a statement refused.
   package var isDisconnect: Bool {
     guard let sqlstate else { return code == .database && isTransient }
     return sqlstate.hasPrefix("08") || sqlstate.hasPrefix("57P")
   }
 
+  /// 0 done, 1 failed, 2 usage, 3 timed out with work left.
   package var exitCode: Int32 {
     switch code {
     case .usage, .unsupported: 2

@@ -32,7 +32,7 @@ private struct FileCopy {
   }
 }
 
-private enum Store {
+enum Store {
   static let schema = """
     CREATE TABLE stock (sku text PRIMARY KEY, qty int NOT NULL, note text);
     CREATE TABLE sale (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), what text NOT NULL);

@@ -90,7 +90,7 @@ enum HazardList {
         .test("S1, DESIGN 5: a branch put back twice"), .test("aDatabaseThatLacksWhatWasSentIsForked"),
         .test("S1, HAZARDS Identity: a copy of an office's database"),
         .test("aBatchOfTheSameNumberButAnotherIdIsNotTheOneApplied"),
-        .later("the promotion of a standby was not tried on servers"),
+        .test("S1, DESIGN 5: a standby is promoted"), .test("S1: the connections of a hub are all to one server"),
       ]
     ),
     (

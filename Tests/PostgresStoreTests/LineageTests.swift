@@ -1,3 +1,4 @@
+import Glibc
 import HubEngine
 import SyncCore
 import Synchronization
@@ -208,6 +209,18 @@ import Testing
       return
     }
     await store.close()
+  }
+
+  /// Believed: the kernel tells when a server is gone. With something under way it takes 15 minutes.
+  @Test("a server that is cut off is noticed within a minute, unless the URL says otherwise")
+  func connectionsAreWatched() throws {
+    for (more, wanted) in [("", Int32(60_000)), ("?tcp_user_timeout=5000", 5_000)] {
+      let session = try Session(url: Servers.url(1) + more, name: "hub-test")
+      var value: Int32 = 0
+      var size = socklen_t(MemoryLayout<Int32>.size)
+      #expect(getsockopt(session.descriptor, Int32(IPPROTO_TCP), TCP_USER_TIMEOUT, &value, &size) == 0)
+      #expect(value == wanted)
+    }
   }
 
   @Test("S1: of a hub that lost its office no connection is left, and none is opened again")

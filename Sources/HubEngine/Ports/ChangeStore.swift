@@ -223,6 +223,8 @@ package protocol ChangeStore: VerifyStore {
   func office() async throws(HubError) -> OfficeIdentity
   /// One hub an office: false while another holds the lock. Held until the connection ends.
   func lockOffice() async throws(HubError) -> Bool
+  /// Ends every connection: whichever server answers next is the database's, and all that follow are to it.
+  func startOver() async
   /// Identifies the very database: server and database, as far as PostgreSQL tells.
   func databaseIdentity() async throws(HubError) -> String
   /// Whether the actor names writes: the server, and the files of the database, are the ones that it was made valid

@@ -14,6 +14,7 @@ extension OfficeService {
           try await serve(pull, to: office)
         } catch let error as HubError {
           await store.closeWindow()
+          if error.isDisconnect { throw error }
           logger.error(
             "cannot serve a catch-up", metadata: ["hub.office": "\(office)", "hub.error": "\(error)"])
           facts.note = "\(error)"

@@ -120,6 +120,8 @@ extension OfficeService {
     greetingReminder.answered()
     isGreeted = true
     isWelcomed = true
+    // Whatever kept it out is over.
+    facts.note = nil
     headRecovers = welcome.recovers
     owes = adoption.owes
     stagedAtHead = welcome.staged

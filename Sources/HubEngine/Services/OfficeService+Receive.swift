@@ -30,13 +30,17 @@ extension OfficeService {
   /// to the database took the office's lock with it, so everything begins anew.
   private func handlePatiently(_ envelope: Envelope) async throws {
     var delay = Duration.milliseconds(200)
+    var told: String?
     while true {
       do {
-        return try await handle(envelope)
+        try await handle(envelope)
+        if let told, facts.note == told { facts.note = nil }
+        return
       } catch let error as HubError where !Task.isCancelled {
-        logger.error("cannot take in a message", metadata: ["hub.error": "\(error)"])
-        facts.note = "\(error)"
         if error.isDisconnect || error.code == .conflict { throw error }
+        logger.error("cannot take in a message", metadata: ["hub.error": "\(error)"])
+        told = "\(error)"
+        facts.note = told
         if !error.isTransient { try await reread() }
         try await Task.sleep(for: delay)
         delay = min(delay * 2, .seconds(10))

@@ -28,7 +28,7 @@ extension OfficeService {
         if !error.isTransient && error.code != .database {
           failure = error
         }
-        facts.note = "\(error)"
+        await store.startOver()
       } catch {
         if failure == nil && !Task.isCancelled { disconnected("\(error)") }
       }
@@ -251,7 +251,6 @@ extension OfficeService {
   package var isJoined: Bool { identity.isJoined }
   package var brokerError: String? { facts.brokerError }
   package var counters: (sent: Int64, applied: Int64) { (facts.rowsSent, facts.rowsApplied) }
-  package var note: String? { facts.note }
 }
 
 /// Head took this office's enrolment: the next connection is that of a member, with its own queue.

@@ -24,9 +24,12 @@ package actor PostgresConnection {
   @discardableResult
   package func run<T: Sendable>(_ job: @Sendable (Session) throws -> T) async throws(HubError) -> T {
     do {
-      if session?.isUsable != true { session = try connect() }
+      if session?.isUsable != true {
+        disconnect()
+        session = try connect()
+      }
       guard let session else { throw HubError(.database, "no connection") }
-      defer { if !session.isUsable { self.session = nil } }
+      defer { if !session.isUsable { disconnect() } }
       return try job(session)
     } catch let error as PostgresError {
       throw error.asHubError
@@ -52,5 +55,9 @@ package actor PostgresConnection {
   }
 
   /// Closes the connection; the next `run` opens another.
-  package func disconnect() { session = nil }
+  package func disconnect() {
+    // A scan holds the session that holds it.
+    session?.attachment = nil
+    session = nil
+  }
 }

@@ -13,6 +13,9 @@ package struct PostgresError: Error, Sendable, CustomStringConvertible {
   /// Not one session of the server's but turns in several: what a session sets would leak to others.
   static let pooled = PostgresError(sqlstate: "HB002", message: "a connection pooler stands before the database")
 
+  /// It may be promoted any time, or another take its name.
+  static let standby = PostgresError(sqlstate: "HB003", message: "this server is a standby")
+
   package init(sqlstate: String?, message: String) {
     self.sqlstate = sqlstate
     self.message = message
@@ -25,7 +28,7 @@ package struct PostgresError: Error, Sendable, CustomStringConvertible {
   package var isTransient: Bool {
     guard let sqlstate else { return true }
     return isConnectionLost || sqlstate.hasPrefix("08") || sqlstate.hasPrefix("53")
-      || ["40001", "40P01", "55P03", "57P01", "57P02", "57P03", "25P03"].contains(sqlstate)
+      || ["40001", "40P01", "55P03", "57P01", "57P02", "57P03", "25P03", Self.standby.sqlstate].contains(sqlstate)
   }
 
   /// The statement met a row that it cannot take: constraint, type, missing column or table; also any state that a
@@ -50,6 +53,12 @@ package struct PostgresError: Error, Sendable, CustomStringConvertible {
       return HubError(
         .refused, message, hint: "give hub the address of the PostgreSQL server itself; applications may use the pooler"
       )
+    }
+    if sqlstate == Self.standby.sqlstate {
+      return HubError(
+        .database, message,
+        hint: "give the primary's URL, or all servers in one: postgresql://…@one,two/…?target_session_attrs=read-write",
+        isTransient: true)
     }
     let mend = hint ?? (sqlstate == "42501" ? "run hub doctor to see which privilege is missing" : nil)
     return HubError(

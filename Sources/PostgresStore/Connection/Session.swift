@@ -31,11 +31,14 @@ package final class Session {
 
   /// Connects; `url` is any libpq connection string.
   package init(url: String, name: String) throws(PostgresError) {
+    // What comes before `dbname` the URL may say otherwise. A server that is cut off is noticed within a minute; left to the
+    // kernel it takes 15.
     let keys = [
-      "dbname", "fallback_application_name", "connect_timeout", "client_encoding", "options", "keepalives_idle",
+      "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "dbname",
+      "fallback_application_name", "connect_timeout", "client_encoding", "options",
     ]
     let options = Self.pinned.map { "-c \($0)" }.joined(separator: " ")
-    let values = [url, name, "10", "UTF8", options, "30"]
+    let values = ["30", "10", "3", "60000", url, name, "10", "UTF8", options]
     let opened = Self.withCStrings(keys) { k in
       Self.withCStrings(values) { v in PQconnectdbParams(k, v, 1) }
     }
@@ -45,6 +48,9 @@ package final class Session {
       // deinit runs although init throws: it ends the connection.
       let said = String(cString: PQerrorMessage(connection)).trimmed
       throw PostgresError(sqlstate: nil, message: said.isEmpty ? "no connection" : said)
+    }
+    if PQparameterStatus(connection, "in_hot_standby").map({ String(cString: $0) }) == "on" {
+      throw PostgresError.standby
     }
     // A pooler tells its clients a process of its own making.
     guard try script("SELECT pg_backend_pid()").int(0, 0) == Int(PQbackendPID(connection)) else {

@@ -61,7 +61,7 @@ package enum HeadSetup {
     }
     let facts = try session.query(
       """
-      SELECT current_setting('fsync'), has_database_privilege(current_database(), 'CREATE'), pg_is_in_recovery(),
+      SELECT current_setting('fsync'), has_database_privilege(current_database(), 'CREATE'),
         pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()
       """)
     if facts.text(0, 0) == "off" && !allowsUnsafe {
@@ -69,14 +69,13 @@ package enum HeadSetup {
         .refused, "the server runs with fsync off: a crash could lose what others already have",
         hint: "set fsync = on")
     }
-    if facts.bool(0, 2) { throw HubError(.refused, "this server is a standby", hint: "give the primary's URL") }
     guard facts.bool(0, 1) else {
       throw HubError(
         .refused, "this role may not create a schema here", hint: "GRANT CREATE ON DATABASE … TO the role",
         sqlstate: "42501")
     }
-    guard facts.text(0, 3) == "UTF8" else {
-      throw HubError(.refused, "the database's encoding is \(facts.text(0, 3))", hint: "hub needs UTF8")
+    guard facts.text(0, 2) == "UTF8" else {
+      throw HubError(.refused, "the database's encoding is \(facts.text(0, 2))", hint: "hub needs UTF8")
     }
   }
 

@@ -46,6 +46,11 @@ package final class PostgresStore: ChangeStore {
     self.batchRowsMax = batchRowsMax
   }
 
+  package func startOver() async {
+    await close()
+    fence.forgetServer()
+  }
+
   package func close() async {
     for connection in [control, feed, window, writer, verifier] { await connection.disconnect() }
   }

@@ -11,7 +11,7 @@ final class Office: @unchecked Sendable {
   let name: String
   let cluster: Int
   let database: String
-  let url: String
+  var url: String
   unowned let company: Company
   var brokerURL: String
   private let lock = NSLock()
