@@ -142,6 +142,39 @@ extension EndToEnd {
       }
     }
 
+    /// Believed: connections that rest are left alone. PostgreSQL ends them where `idle_session_timeout` says so.
+    @Test("CAP-10: whatever a database says of its sessions, hub's stay connected and mean the same")
+    func settingsOfTheDatabase() throws {
+      let settings = [
+        "idle_session_timeout = '2s'", "lock_timeout = '1s'", "statement_timeout = '4s'", "quote_all_identifiers = on",
+        "transform_null_equals = on", "standard_conforming_strings = off", "bytea_output = escape", "array_nulls = off",
+        "\"DateStyle\" = 'SQL, DMY'", "\"TimeZone\" = 'Asia/Kathmandu'", "extra_float_digits = -15",
+        "plpgsql.extra_errors = 'all'", "plpgsql.variable_conflict = error", "search_path = nowhere",
+        "default_transaction_isolation = serializable", "plan_cache_mode = force_generic_plan",
+      ]
+      try Company.with(branches: 1, schema: Shop.schema, tracks: Shop.tracks, run: false, joined: false) { company in
+        let a = company["a"]
+        for office in company.offices {
+          for setting in settings { try office.run("ALTER DATABASE \(office.database) SET \(setting)") }
+        }
+        try company.head.start()
+        try company.join(a)
+        try a.start()
+        for round in 1...2 {
+          for office in company.offices {
+            try office.run("INSERT INTO public.stock VALUES ('\(office.name)-\(round)', \(round), NULL)")
+          }
+          try company.settle(["public.stock"])
+          Thread.sleep(forTimeInterval: 5)
+        }
+        for office in company.offices {
+          let words = office.daemon?.errorText ?? ""
+          #expect(!words.contains("error"), "\(office.name): \(words)")
+          #expect(try office.connect().value("SELECT count(*) FROM hub.quarantine") == "0")
+        }
+      }
+    }
+
     @Test("CAP: a transaction open for long delays nobody else's rows; it arrives when it commits")
     func anOpenTransactionDelaysNobody() throws {
       try Company.with(branches: 2, schema: Shop.schema, tracks: Shop.tracks) { company in

@@ -26,7 +26,9 @@ package final class Session {
     "standard_conforming_strings=on", "client_min_messages=error", "default_transaction_isolation=read\\ committed",
     "statement_timeout=0", "idle_in_transaction_session_timeout=0", "cursor_tuple_fraction=1", "jit=off",
     // A policy that hides rows must end in an error: a hidden row would look deleted.
-    "row_security=off", "array_nulls=on",
+    "row_security=off", "array_nulls=on", "transform_null_equals=off", "quote_all_identifiers=off",
+    // A connection may rest for long; hub says itself how long it waits for a lock.
+    "idle_session_timeout=0", "lock_timeout=0",
   ]
 
   /// Connects; `url` is any libpq connection string.
@@ -52,6 +54,7 @@ package final class Session {
     if PQparameterStatus(connection, "in_hot_standby").map({ String(cString: $0) }) == "on" {
       throw PostgresError.standby
     }
+    if serverVersion >= 170_000 { try script("SET transaction_timeout = 0") }
     // A pooler tells its clients a process of its own making.
     guard try script("SELECT pg_backend_pid()").int(0, 0) == Int(PQbackendPID(connection)) else {
       throw PostgresError.pooled
