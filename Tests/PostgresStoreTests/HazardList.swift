@@ -25,10 +25,13 @@ enum HazardList {
         .later("one range tombstone above 1 000 000 rows"),
       ]
     ),
-    ("CAP-04", "triggers bypassed", [.here]),
+    ("CAP-04", "triggers bypassed", [.here, .test("CAP: a table that is dropped and made anew")]),
     (
       "CAP-05", "sequence gaps: a position is a snapshot; windows",
-      [.here, .test("S1: after a load into another cluster")]
+      [
+        .here, .test("S1: after a load into another cluster"), .test("CAP: a table that is renamed for a while"),
+        .test("CAP: branches that were away, or joined, while head's table"),
+      ]
     ),
     (
       "CAP-06", "publishing what is not yet durable",

@@ -364,6 +364,7 @@ package protocol ChangeStore: VerifyStore {
   func catalogue() async throws(HubError) -> Catalogue
   /// Creates missing tables, starts or stops tracking; branch only. One transaction.
   func install(_ catalogue: Catalogue) async throws(HubError)
-  /// The tracked tables changed: read them again.
-  func reload() async throws(HubError)
+  /// The tracked tables changed: read them again. Returns what somebody did to one, for a person.
+  @discardableResult
+  func reload() async throws(HubError) -> [String]
 }

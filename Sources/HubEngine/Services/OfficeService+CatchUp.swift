@@ -48,7 +48,7 @@ extension OfficeService {
     let opening = try await store.openWindow(
       from: start, cursor: cursor, returning: pull.recovers ? office : nil, catalogueVersion: catalogue.version)
     guard case .rows(var part) = opening else {
-      try await store.reload()
+      try await reloadTables()
       catalogueCache = nil
       pulls.insert((office, pull), at: 0)
       return

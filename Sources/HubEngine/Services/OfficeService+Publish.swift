@@ -42,7 +42,7 @@ extension OfficeService {
       logger.info("exchange \(look.isPaused ? "paused" : "resumed")")
     }
     if look.catalogueVersion != identity.catalogueVersion && isHead {
-      try await store.reload()
+      try await reloadTables()
       catalogueCache = nil
       identity.catalogueVersion = look.catalogueVersion
       lastSnapshot = ""
@@ -74,7 +74,7 @@ extension OfficeService {
       staged: source.staged, catalogueVersion: identity.catalogueVersion)
     switch opening {
     case .stale:
-      try await store.reload()
+      try await reloadTables()
       lastSnapshot = ""
     case .rows(let part):
       emptyLookAt = nil

@@ -194,12 +194,18 @@ extension OfficeService {
       if count % 5 == 1, !seen.isEmpty { try await store.saveSeen(seen) }
       if count % 5 == 0 {
         if try await !store.lockOffice() { throw HubError(.conflict, "another hub serves this office now") }
+        // Else every such rewrite would leave one more actor in the rows that are written after it.
+        if try await !store.isValid() {
+          throw HubError(
+            .database, "hub's own table was rewritten (VACUUM FULL, another tablespace)", isTransient: true)
+        }
       }
       if !identity.isPaused {
         if isHead { try await sendConflicts() } else { try await askAgain() }
         if quarantine.isWorthALook(at: uptime) { try await retryQuarantine() }
       }
       if count % 60 == 0 { try await store.pruneBatches() }
+      if count % 60 == 30, tablesNeedALook { try await reloadTables() }
       if count % 10 == 5 { try await purge() }
       await closeIdleVerifier()
       if isHead, count % 60 == 1 { conflictsFrom = try await store.pruneConflicts() }

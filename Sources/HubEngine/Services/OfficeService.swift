@@ -54,6 +54,8 @@ package actor OfficeService {
   var hostFile: HostFile?
   /// What is kept in memory is what the database says.
   var isPrepared = false
+  /// Somebody did something to a tracked table, which may not have been settled.
+  var tablesNeedALook = false
   /// Whether the database is the one that it was.
   var lineage = Lineage.continued
   /// Branch: head lacks also what once came from it.
@@ -160,7 +162,7 @@ package actor OfficeService {
     }
     try await judgeLineage()
     let last = try await store.lastBatch()
-    try await store.reload()
+    try await reloadTables()
     outbound = OutboundStream(
       session: isHead
         ? SessionID(rawValue: .random(in: 1...Int64.max)) : lineage.needsNewSession ? nil : identity.session,
@@ -177,6 +179,16 @@ package actor OfficeService {
     }
     catalogueCache = nil
     isPrepared = true
+  }
+
+  /// Reads anew which tables are tracked, and how; says what somebody did to one.
+  func reloadTables() async throws(HubError) {
+    let notices = try await store.reload()
+    tablesNeedALook = !notices.isEmpty
+    for notice in notices {
+      logger.warning("\(notice)")
+      facts.note = notice
+    }
   }
 
   func adopt(_ record: PeerRecord) {

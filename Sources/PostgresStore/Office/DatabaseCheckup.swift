@@ -34,6 +34,14 @@ package struct DatabaseCheckup: Sendable {
     guard version == Migrations.latest else { return found }
     let tables = try TableInfo.loadAll(session)
     found.append(DatabaseCheckup(check: "tables", isGood: true, text: "\(tables.count) tracked", mend: nil))
+    for missing in try TableInfo.catalogue(session) where !tables.contains(where: { $0.name == missing.name }) {
+      found.append(
+        DatabaseCheckup(
+          check: "table \(missing.name)", isGood: false,
+          text: "tracked, and not there with the primary key that it had",
+          mend: "give it its name and key back; or make it anew, then hub verify --repair at head; or hub untrack there"
+        ))
+    }
     for table in tables {
       found += try triggers(session, table)
       found += try alteringTriggers(session, table)

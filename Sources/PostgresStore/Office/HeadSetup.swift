@@ -157,15 +157,14 @@ package enum HeadSetup {
   }
 
   package static func untrack(_ session: Session, _ name: String) throws {
-    let (schema, relation) = try TrackCheck.resolve(session, name)
-    let name = TableInfo.catalogueName(schema, relation)
-    guard let table = try TableInfo.loadAll(session).first(where: { $0.name == name }) else {
-      throw HubError(.refused, "table \(name) is not tracked", hint: "hub tables lists the tracked ones")
+    let (schema, relation) = try TrackCheck.names(name)
+    let table = TableInfo.catalogueName(schema, relation)
+    guard try TableInfo.catalogue(session).contains(where: { $0.name == table }) else {
+      _ = try TrackCheck.resolve(session, name)
+      throw HubError(.refused, "table \(table) is not tracked", hint: "hub tables lists the tracked ones")
     }
     try session.script("SET LOCAL lock_timeout = '5s'")
-    try Capture.remove(session, table)
-    if table.options.keys == "stride" { try KeyStride.release(session, table) }
-    try session.query("DELETE FROM hub.tracked WHERE id = \(table.id)")
+    try PostgresStore.letGo(table, try TableInfo.loadAll(session), session)
     try LastImages.install(session, try TableInfo.loadAll(session))
     try bumpCatalogue(session)
   }

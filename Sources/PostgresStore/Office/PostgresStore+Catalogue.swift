@@ -9,9 +9,7 @@ extension PostgresStore {
         let tables = try TableInfo.loadAll(session)
         return Catalogue(
           version: try session.query("SELECT catalogue_version FROM hub.office").int64(0, 0),
-          tables: tables.map {
-            CatalogueTable(schemaName: $0.schemaName, relationName: $0.relationName, options: $0.options)
-          },
+          tables: try TableInfo.catalogue(session),
           statements: try Definitions.export(session, tables: tables),
           stride: try Self.stride(session))
       }
@@ -40,12 +38,8 @@ extension PostgresStore {
     guard catalogue.version != office.catalogueVersion else { return }
     let before = try TableInfo.loadAll(session)
     let wanted = Dictionary(uniqueKeysWithValues: catalogue.tables.map { ($0.name, $0) })
-    for table in before where wanted[table.name] == nil {
-      try Capture.remove(session, table)
-      if table.options.keys == "stride" { try KeyStride.release(session, table) }
-      try session.query("DELETE FROM hub.tracked WHERE id = \(table.id)")
-    }
-    let known = Set(before.map(\.name))
+    let known = Set(try TableInfo.catalogue(session).map(\.name))
+    for name in known where wanted[name] == nil { try letGo(name, before, session) }
     if !office.isJoined { try prepareExisting(catalogue.tables.filter { !known.contains($0.name) }, session) }
     _ = try Definitions.create(session, catalogue.statements)
     for table in catalogue.tables { try upsert(table, session) }
@@ -57,7 +51,7 @@ extension PostgresStore {
     for table in try TableInfo.loadAll(session) {
       if let old = before.first(where: { $0.id == table.id }) {
         if old.options != table.options { try Capture.installTriggers(session, table, role: "branch") }
-      } else {
+      } else if try !session.query("SELECT to_regclass(\(table.versions)) IS NOT NULL").bool(0, 0) {
         try Capture.install(session, table, role: "branch")
         if table.options.keys == "stride" && table.options.direction != "down" {
           try KeyStride.apply(session, table, residue: office.residue, stride: catalogue.stride)
@@ -65,6 +59,17 @@ extension PostgresStore {
       }
     }
     try session.query("UPDATE hub.office SET catalogue_version = \(catalogue.version)")
+  }
+
+  /// Ends the tracking of a table, of `tables` or not there any more.
+  static func letGo(_ name: String, _ tables: [TableInfo], _ session: Session) throws {
+    if let table = tables.first(where: { $0.name == name }) {
+      try Capture.remove(session, table)
+      if table.options.keys == "stride" { try KeyStride.release(session, table) }
+    }
+    let gone = try session.query(
+      "DELETE FROM hub.tracked WHERE schema_name || '.' || relation_name = \(name) RETURNING id")
+    if gone.count > 0 { try Capture.remove(session, id: gone.int(0, 0)) }
   }
 
   /// Tables that hold rows before the office joins: refused, emptied or merged, as `hub join --existing` says.

@@ -121,27 +121,59 @@ extension PostgresStore {
     try await control.perform { try $0.query("UPDATE hub.office SET paused = \(paused)") }
   }
 
-  package func reload() async throws(HubError) {
-    let (tables, signature) = try await control.run { session in
-      try session.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") {
-        (try TableInfo.loadAll($0), try Self.signature($0))
-      }
+  @discardableResult
+  package func reload() async throws(HubError) -> [String] {
+    var notices: [String] = []
+    var loaded = try await load()
+    // What is settled shows in the next look; what cannot be settled now is left to a later one.
+    for _ in 0..<2 where !loaded.strays.isEmpty {
+      for stray in loaded.strays { notices.append(try await settle(stray)) }
+      loaded = try await load()
     }
     state.withLock {
-      $0.tables = tables
-      $0.signature = signature
+      $0.tables = loaded.tables
+      $0.signature = loaded.signature
     }
     for connection in [feed, window, writer] { try await connection.perform { try $0.forgetPrepared() } }
+    return notices
+  }
+
+  private func load() async throws(HubError) -> LoadedTables {
+    try await control.run { session in
+      try session.transaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") { session in
+        let tables = try TableInfo.loadAll(session)
+        return LoadedTables(
+          tables: tables, signature: try Self.signature(session), strays: try StrayTable.find(session, tables))
+      }
+    }
+  }
+
+  private struct LoadedTables: Sendable {
+    var tables: [TableInfo]
+    var signature: String
+    var strays: [StrayTable]
+  }
+
+  private func settle(_ stray: StrayTable) async throws(HubError) -> String {
+    try await writer.run { session in
+      do {
+        return try stray.settle(session)
+      } catch {
+        guard session.isUsable else { throw error }
+        return "table \(stray.name) cannot be taken up again: \(error)"
+      }
+    }
   }
 
   /// Changes when a tracked table is altered: an ALTER that adds or rewrites touches its pg_class row, one that lets a
-  /// trigger fire on replicas does not.
+  /// trigger fire on replicas, or takes the primary key away, does not.
   static func signature(_ session: Session) throws -> String {
     try session.hot(
       """
       SELECT coalesce(string_agg(c.oid::text || ':' || c.xmin::text || coalesce((
           SELECT string_agg(':' || tgname, '' ORDER BY tgname) FROM pg_trigger
-          WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R') AND NOT starts_with(tgname, 'hub_capture_')), ''),
+          WHERE tgrelid = c.oid AND tgenabled IN ('A', 'R') AND NOT starts_with(tgname, 'hub_capture_')), '')
+        || coalesce((SELECT ':' || indexrelid FROM pg_index WHERE indrelid = c.oid AND indisprimary), ''),
         ',' ORDER BY c.oid), '')
       FROM hub.tracked t JOIN pg_namespace s ON s.nspname = t.schema_name
       JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.relation_name

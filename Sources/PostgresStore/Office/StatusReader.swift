@@ -37,6 +37,8 @@ package struct OfficeStatus: Sendable {
   package var isCatchingUp: Bool
   /// The database went back in time, and has not got back yet what it lost.
   package var isRecovering: Bool
+  /// Tracked, and not there: dropped, renamed, or without a primary key.
+  package var missingTables: [String]
   /// Head: how far the memory of deleted rows reaches.
   package var horizon: HorizonFacts?
   package var conflicts: Int64
@@ -48,7 +50,8 @@ package struct OfficeStatus: Sendable {
   package static func read(_ session: Session) throws -> OfficeStatus {
     let office = try PostgresStore.readOffice(session)
     let isHead = office.role == .head
-    let tables = try TableInfo.loadAll(session).filter {
+    let there = try TableInfo.loadAll(session)
+    let tables = there.filter {
       $0.options.direction == "both" || ($0.options.direction == "down") == isHead
     }
     let daemon = try session.query(
@@ -77,6 +80,8 @@ package struct OfficeStatus: Sendable {
       secondsLeft: isConnected ? Self.secondsLeft(members) : nil, traffic: traffic,
       lagSeconds: isConnected && !counts.bool(0, 3) ? 0 : counts.string(0, 2).flatMap { Double($0) },
       isCatchingUp: counts.bool(0, 3), isRecovering: office.recovers || branches.contains { $0.recovery != nil },
+      missingTables: try TableInfo.catalogue(session).map(\.name).filter { name in !there.contains { $0.name == name }
+      },
       horizon: isHead ? try HorizonFacts(session) : nil,
       conflicts: counts.int64(0, 0), quarantined: counts.int64(0, 1),
       branches: isHead ? branches : [], rowsSent: daemon.int64(0, 5), rowsApplied: daemon.int64(0, 6))
@@ -160,7 +165,7 @@ package struct OfficeStatus: Sendable {
       .init("conflicts", .integer(conflicts)), .init("quarantined", .integer(quarantined)),
       .init("rows_sent", .integer(rowsSent)), .init("rows_applied", .integer(rowsApplied)),
       .init("note", JSONValue(note)), .init("window_closes", JSONValue(traffic.windowCloses)),
-      .init("recovering", .bool(isRecovering)),
+      .init("recovering", .bool(isRecovering)), .init("missing_tables", .array(missingTables.map { .string($0) })),
     ]
     if office.role == .head {
       members.append(.init("branches", .array(branches.map { $0.json(isConnected: isConnected) })))

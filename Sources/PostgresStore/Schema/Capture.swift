@@ -95,6 +95,33 @@ package enum Capture {
     try session.script("DROP TABLE IF EXISTS \(table.versions)")
   }
 
+  /// The same of a table that is not there any more; one that got another name is let go.
+  package static func remove(_ session: Session, id: Int) throws {
+    try session.script(
+      """
+      DROP FUNCTION IF EXISTS hub.capture_\(id)() CASCADE; DROP FUNCTION IF EXISTS hub.archive_\(id)() CASCADE;
+      DROP TABLE IF EXISTS hub.v\(id), hub.i\(id)
+      """)
+  }
+
+  /// A table that was dropped and made anew: the triggers, and a version for each row that has none. Of rows with a version
+  /// nobody knows whether they are what they were.
+  package static func restore(_ session: Session, _ table: TableInfo, role: String) throws {
+    try session.script("LOCK TABLE \(table.quoted) IN SHARE ROW EXCLUSIVE MODE")
+    try installTriggers(session, table, role: role)
+    if LastImages.areKept(table) && role == "head" { try LastImages.remove(session, table) }
+    guard isCaptured(table, role: role) else { return }
+    let columns = table.keyColumns.map { "s." + quotedName($0.name) }.joined(separator: ", ")
+    let same = table.keyJoin({ "s.\(quotedName($1.name))" }, { at, _ in "w.k\(at + 1)" })
+    try session.script(
+      upsert(
+        table,
+        rows: """
+          (SELECT \(columns) FROM \(table.quoted) s
+          WHERE NOT EXISTS (SELECT FROM \(table.versions) w WHERE \(same) AND w.alive)) AS s
+          """, alive: true))
+  }
+
   private static func removeTriggers(_ session: Session, _ table: TableInfo) throws {
     for event in ["insert", "update", "delete", "truncate", "key"] {
       try session.script("DROP TRIGGER IF EXISTS hub_capture_\(event) ON \(table.quoted)")

@@ -301,5 +301,9 @@ package enum Migrations {
     ALTER TABLE hub.batch ADD ahead text, ADD read_at pg_snapshot;
     ALTER TABLE hub.stage ADD cursor bytea NOT NULL DEFAULT '';
     """#,
+    #"""
+    -- Not there: positions pass by it, so all of it is sent when it is there again.
+    ALTER TABLE hub.tracked ADD is_missing bool NOT NULL DEFAULT false;
+    """#,
   ]
 }

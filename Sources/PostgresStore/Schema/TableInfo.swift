@@ -86,41 +86,62 @@ package struct TableInfo: Sendable {
 }
 
 extension TableInfo {
-  /// All tracked tables: by falling rank, parents before children where foreign keys say so, then by name.
+  /// All tracked tables that are there: by falling rank, parents before children where foreign keys say so, then by name.
   package static func loadAll(_ session: Session) throws -> [TableInfo] {
     let rows = try session.query(
       """
-      SELECT t.id, c.oid, t.schema_name, t.relation_name, t.direction, t.merge, t.on_conflict, t.on_delete,
-        array_to_string(t.counters, chr(10)), t.origin_column, t.keys, t.foreign_writes, t.priority
+      SELECT t.schema_name, t.relation_name, \(unsafe: options), t.id, c.oid
       FROM hub.tracked t
       JOIN pg_namespace s ON s.nspname = t.schema_name
       JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.relation_name
       ORDER BY t.schema_name, t.relation_name
       """)
-    var tables: [TableInfo] = []
-    for i in 0..<rows.count {
-      var options = TrackingOptions()
-      options.direction = rows.text(i, 4)
-      options.merge = rows.text(i, 5)
-      options.onConflict = rows.text(i, 6)
-      options.onDelete = rows.text(i, 7)
-      options.counters = rows.text(i, 8).split(separator: "\n").map(String.init)
-      options.originColumn = rows.string(i, 9)
-      options.keys = rows.text(i, 10)
-      options.foreignWrites = rows.text(i, 11)
-      options.priority = rows.int(i, 12)
-      tables.append(
-        TableInfo(
-          id: rows.int(i, 0), relationID: rows.int64(i, 1), schemaName: rows.text(i, 2),
-          relationName: rows.text(i, 3), options: options, columns: [], keyCount: 0, references: [],
-          referencedBy: []))
+    var tables = (0..<rows.count).map { i in
+      let entry = entry(rows, i)
+      return TableInfo(
+        id: rows.int(i, 11), relationID: rows.int64(i, 12), schemaName: entry.schemaName,
+        relationName: entry.relationName, options: entry.options, columns: [], keyCount: 0, references: [],
+        referencedBy: [])
     }
     try loadColumns(session, &tables)
+    // Without its primary key, or with another, it is not the table that was tracked.
+    let others = try withOtherKeys(session)
+    tables.removeAll { $0.keyCount == 0 || others.contains($0.id) }
     try loadForeignKeys(session, &tables)
     try loadDeferred(session, &tables)
     try loadReplicaTriggers(session, &tables)
     rank(&tables)
     return parentsFirst(tables.sorted { $0.rank > $1.rank })
+  }
+
+  /// All tracked tables, there or not.
+  package static func catalogue(_ session: Session) throws -> [CatalogueTable] {
+    let rows = try session.query(
+      """
+      SELECT t.schema_name, t.relation_name, \(unsafe: options) FROM hub.tracked t
+      ORDER BY t.schema_name, t.relation_name
+      """)
+    return (0..<rows.count).map { entry(rows, $0) }
+  }
+
+  private static let options = """
+    t.direction, t.merge, t.on_conflict, t.on_delete, array_to_string(t.counters, chr(10)), t.origin_column, t.keys,
+      t.foreign_writes, t.priority
+    """
+
+  /// Of a row that begins with the names and the options.
+  private static func entry(_ rows: ResultSet, _ i: Int) -> CatalogueTable {
+    var options = TrackingOptions()
+    options.direction = rows.text(i, 2)
+    options.merge = rows.text(i, 3)
+    options.onConflict = rows.text(i, 4)
+    options.onDelete = rows.text(i, 5)
+    options.counters = rows.text(i, 6).split(separator: "\n").map(String.init)
+    options.originColumn = rows.string(i, 7)
+    options.keys = rows.text(i, 8)
+    options.foreignWrites = rows.text(i, 9)
+    options.priority = rows.int(i, 10)
+    return CatalogueTable(schemaName: rows.text(i, 0), relationName: rows.text(i, 1), options: options)
   }
 
   private static func loadColumns(_ session: Session, _ tables: inout [TableInfo]) throws {
@@ -169,6 +190,28 @@ extension TableInfo {
 
   private static func operatorName(_ schema: String, _ name: String) -> String {
     "OPERATOR(\(quotedName(schema)).\(name))"
+  }
+
+  /// The tables of which the version table has other keys, of types that do not compare.
+  private static func withOtherKeys(_ session: Session) throws -> Set<Int> {
+    let rows = try session.query(
+      """
+      SELECT t.id FROM hub.tracked t
+      JOIN pg_namespace s ON s.nspname = t.schema_name
+      JOIN pg_class c ON c.relnamespace = s.oid AND c.relname = t.relation_name
+      JOIN pg_class v ON v.oid = to_regclass('hub.v' || t.id)
+      JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+      WHERE i.indnkeyatts <>
+          (SELECT count(*) FROM pg_attribute WHERE attrelid = v.oid AND attname ~ '^k[0-9]+$' AND NOT attisdropped)
+        OR EXISTS (
+          SELECT FROM unnest(i.indkey::smallint[]) WITH ORDINALITY AS u(attnum, position)
+          JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = u.attnum
+          JOIN pg_attribute k ON k.attrelid = v.oid AND k.attname = 'k' || u.position
+          JOIN pg_type at ON at.oid = a.atttypid JOIN pg_type kt ON kt.oid = k.atttypid
+          WHERE a.atttypid <> k.atttypid
+            AND (at.typcategory <> kt.typcategory OR at.typcategory NOT IN ('N', 'S', 'D')))
+      """)
+    return Set((0..<rows.count).map { rows.int($0, 0) })
   }
 
   /// Those to and from tables that are not tracked too, as far as hub may read these.

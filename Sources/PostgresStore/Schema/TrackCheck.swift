@@ -11,12 +11,7 @@ package enum TrackCheck {
   package static func resolve(
     _ session: Session, _ name: String
   ) throws -> (schema: String, relation: String) {
-    guard let parts = parts(of: name), parts.count <= 2, parts.allSatisfy({ !$0.isEmpty }) else {
-      throw HubError(
-        .usage, "\(name) is not the name of a table",
-        hint: "write table, schema.table or \"Schema\".\"Table\"")
-    }
-    let (schema, relation) = parts.count == 2 ? (parts[0], parts[1]) : ("public", parts[0])
+    let (schema, relation) = try names(name)
     let found = try session.query(
       """
       SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -24,6 +19,16 @@ package enum TrackCheck {
       """)
     if found.count == 0 { throw try missing(session, schema, relation) }
     return (schema, relation)
+  }
+
+  /// What a person wrote, in its two parts.
+  static func names(_ name: String) throws -> (schema: String, relation: String) {
+    guard let parts = parts(of: name), parts.count <= 2, parts.allSatisfy({ !$0.isEmpty }) else {
+      throw HubError(
+        .usage, "\(name) is not the name of a table",
+        hint: "write table, schema.table or \"Schema\".\"Table\"")
+    }
+    return parts.count == 2 ? (parts[0], parts[1]) : ("public", parts[0])
   }
 
   /// The parts between dots; quotes hold a part together. nil: quotes that do not match.

@@ -21,6 +21,7 @@ struct Status: ParsableCommand {
       let awaited = status.branches.filter { $0.recovery != nil }.map(\.name).joined(separator: ", ")
       print("  recovering: this database went back in time\(awaited.isEmpty ? "" : "; not yet back from \(awaited)")")
     }
+    for table in status.missingTables { print("  table \(table): tracked, and not there (hub doctor)") }
     if let horizon = status.horizon {
       let who = horizon.heldBy.isEmpty ? "" : ", held by \(horizon.heldBy.joined(separator: ", "))"
       print(

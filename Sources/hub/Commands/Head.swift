@@ -138,7 +138,7 @@ struct Tables: ParsableCommand {
   func run() throws {
     let tables = try options.transaction { session in
       _ = try PostgresStore.readOffice(session)
-      return try TableInfo.loadAll(session)
+      return try TableInfo.catalogue(session)
     }
     if options.json {
       let list = tables.map { table in
