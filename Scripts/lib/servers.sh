@@ -178,6 +178,7 @@ postgres_standby() {
 }
 
 postgres_remove() {
+  [[ $1 == *-standby ]] || usage_error "$1 is no standby"
   end_process "$SERVERS/run/postgres-$1.pid" QUIT 20
   rm -rf -- "${SERVERS:?}/$1" "$SERVERS/ctl/$1"
 }

@@ -253,6 +253,38 @@ extension EndToEnd {
       }
     }
 
+    /// Believed: a running hub may look now and then whether its actor is valid. That of a branch that is not proven yet is
+    /// not: it began anew every five seconds, and on a thin line would never have heard head's answer.
+    @Test("S1: a branch whose machine was started anew waits for head, however long, on one connection")
+    func anUnprovenBranchWaitsForHead() throws {
+      try Company.with(branches: 1, schema: Store.schema, tracks: Store.tracks) { company in
+        let a = company["a"]
+        try Store.work(a, "before", 3)
+        try Store.settle(company, counted: 3)
+        try a.stop()
+        try company.head.stop()
+        let actor = try a.connect().value("SELECT actor FROM hub.office")
+        let state = company.directory + "/state/"
+        for name in try FileManager.default.contentsOfDirectory(atPath: state) {
+          var words = try String(contentsOfFile: state + name, encoding: .utf8).split(separator: " ").map(String.init)
+          guard words.count == 7, words[1] == actor else { continue }
+          words[5] = "another-boot"
+          try words.joined(separator: " ").write(toFile: state + name, atomically: true, encoding: .utf8)
+        }
+        try Servers.control(a.cluster, "restart")
+        try a.startAndWait()
+        Thread.sleep(forTimeInterval: 13)
+        #expect(
+          try a.connect().value("SELECT hub.current_actor() = actor FROM hub.office") == "f", "it is proven already")
+        let words = a.daemon?.errorText ?? ""
+        #expect(words.components(separatedBy: "connected").count == 2, "\(words)")
+        try Store.work(a, "alone", 3)
+        try company.head.start()
+        try Store.settle(company, counted: 6)
+        try company.eventually(a, "SELECT hub.current_actor() = actor FROM hub.office", is: "t")
+      }
+    }
+
     @Test("a branch whose hub schema is gone says what to do, and joins again with its rows")
     func theSchemaMayBeMissing() throws {
       try Company.with(branches: 1, schema: Store.schema, tracks: Store.tracks) { company in

@@ -304,7 +304,7 @@ import Testing
       "RESET ROLE; ALTER TABLE t DROP v; ALTER TABLE t ADD w int; INSERT INTO t VALUES (3, 3)")
     try office.reload()
     #expect(try rows(office) == ["3"])
-    try office.hub.transaction { try Capture.remove($0, try #require(office.tables.first)) }
+    try office.hub.transaction { try Capture.remove($0, id: try #require(office.tables.first).id) }
     let left = "SELECT count(*) FROM pg_trigger WHERE tgrelid = 't'::regclass"
     #expect(try office.text(left) == "0")
     #expect(

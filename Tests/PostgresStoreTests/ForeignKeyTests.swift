@@ -289,7 +289,7 @@ import Testing
     #expect(try pair.branch.count("pg_trigger WHERE tgname LIKE '%archive%'") == 0)
     #expect(try pair.head.text("SELECT to_regclass('hub.i1') IS NULL OR to_regclass('hub.i2') IS NULL") == "t")
     try pair.head.hub.transaction { session in
-      for table in pair.head.tables { try Capture.remove(session, table) }
+      for table in pair.head.tables { try Capture.remove(session, id: table.id) }
     }
     #expect(try pair.head.count("pg_trigger WHERE tgname LIKE 'hub%'") == 0)
     #expect(try pair.head.count("pg_proc WHERE proname LIKE 'archive%'") == 0)

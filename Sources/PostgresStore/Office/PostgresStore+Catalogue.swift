@@ -63,9 +63,8 @@ extension PostgresStore {
 
   /// Ends the tracking of a table, of `tables` or not there any more.
   static func letGo(_ name: String, _ tables: [TableInfo], _ session: Session) throws {
-    if let table = tables.first(where: { $0.name == name }) {
-      try Capture.remove(session, table)
-      if table.options.keys == "stride" { try KeyStride.release(session, table) }
+    if let table = tables.first(where: { $0.name == name }), table.options.keys == "stride" {
+      try KeyStride.release(session, table)
     }
     let gone = try session.query(
       "DELETE FROM hub.tracked WHERE schema_name || '.' || relation_name = \(name) RETURNING id")

@@ -159,10 +159,10 @@ extension PostgresStore {
   package func leave() async throws(HubError) {
     try await writer.perform { session in
       try session.transaction { session in
-        for table in try TableInfo.loadAll(session) {
-          try Capture.remove(session, table)
-          if table.options.keys == "stride" { try KeyStride.release(session, table) }
+        for table in try TableInfo.loadAll(session) where table.options.keys == "stride" {
+          try KeyStride.release(session, table)
         }
+        // The triggers go with their functions.
         try session.script("DROP SCHEMA hub CASCADE")
       }
     }

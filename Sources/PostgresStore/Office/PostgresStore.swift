@@ -125,10 +125,13 @@ extension PostgresStore {
   package func reload() async throws(HubError) -> [String] {
     var notices: [String] = []
     var loaded = try await load()
-    // What is settled shows in the next look; what cannot be settled now is left to a later one.
-    for _ in 0..<2 where !loaded.strays.isEmpty {
+    // What is settled shows in the next look; what cannot be settled now is left to a later one, but a table that is not
+    // there is marked before anything is read without it.
+    var rounds = 0
+    while !loaded.strays.isEmpty, rounds < 2 || loaded.strays.contains(where: { $0.state == .missing }) {
       for stray in loaded.strays { notices.append(try await settle(stray)) }
       loaded = try await load()
+      rounds += 1
     }
     state.withLock {
       $0.tables = loaded.tables
@@ -159,7 +162,7 @@ extension PostgresStore {
       do {
         return try stray.settle(session)
       } catch {
-        guard session.isUsable else { throw error }
+        guard session.isUsable, stray.state != .missing else { throw error }
         return "table \(stray.name) cannot be taken up again: \(error)"
       }
     }

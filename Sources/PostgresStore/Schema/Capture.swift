@@ -88,15 +88,9 @@ package enum Capture {
       """)
   }
 
-  /// Leaves no trace of hub on the table.
-  package static func remove(_ session: Session, _ table: TableInfo) throws {
-    try removeTriggers(session, table)
-    try LastImages.remove(session, table)
-    try session.script("DROP TABLE IF EXISTS \(table.versions)")
-  }
-
-  /// The same of a table that is not there any more; one that got another name is let go.
+  /// Leaves no trace of hub on a table, also one that has another name by now or is not there.
   package static func remove(_ session: Session, id: Int) throws {
+    // The triggers go with the functions.
     try session.script(
       """
       DROP FUNCTION IF EXISTS hub.capture_\(id)() CASCADE; DROP FUNCTION IF EXISTS hub.archive_\(id)() CASCADE;
